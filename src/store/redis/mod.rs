@@ -43,6 +43,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::redis::Value;
+use tokio::sync::Semaphore;
 
 use self::codec::CorruptData;
 use self::key_names::KeyNames;
@@ -69,6 +70,9 @@ pub enum RedisSetupError {
     NotRedis,
 }
 
+/// The number of calls at the same time that read pages of journals.
+const PAGE_CALLS: usize = 2;
+
 /// The store on Redis. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RedisStore(Arc<RedisInner>);
@@ -81,6 +85,8 @@ struct RedisInner {
     health: health::HealthMonitor,
     cache: Arc<OwnerCache>,
     recent: RecentDeliveries,
+    /// Places for calls that read pages of journals.
+    page_calls: Semaphore,
     /// Deliveries that succeeded at their first attempt.
     successes: AtomicU32,
     /// Whether Redis refuses the subscription to hints.
@@ -103,6 +109,7 @@ impl RedisStore {
             health: health::HealthMonitor::default(),
             cache: Arc::new(OwnerCache::new()),
             recent: RecentDeliveries::new(),
+            page_calls: Semaphore::new(PAGE_CALLS),
             successes: AtomicU32::new(0),
             deafened: Arc::default(),
             #[cfg(feature = "test-support")]

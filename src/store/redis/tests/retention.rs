@@ -195,6 +195,27 @@ async fn page_is_one_call_except_for_another_journal() {
 }
 
 #[tokio::test]
+async fn long_page_is_several_calls() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let at = Timestamp::from_millis(1);
+    let text = "m".repeat(50_000);
+    let mut write = numbered(1, (1..=20).map(|seq| reply(seq, at, None, &text)).collect());
+    (write.record.epoch, write.record.seq) = (7, 20);
+    store.write(fence, &alice(), &write).await.unwrap();
+    for (limit, read) in [(1000, 20), (20, 20), (19, 19), (1, 1)] {
+        let before = store.traffic().commands;
+        let page = store.page(&alice(), ReadStart::Oldest, limit, None).await.unwrap();
+        let places: Vec<u64> = page.entries.iter().map(|entry| entry.entry.seq).collect();
+        assert_eq!(places, (1..=read).collect::<Vec<_>>());
+        assert_eq!((page.next.seq, page.more, page.gap), (read, read < 20, false));
+        // An entry has its text and its event, so two go into one call.
+        assert!((read.div_ceil(3)..=read).contains(&(store.traffic().commands - before)), "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn corrupt_data_fails_and_the_rest_goes_on() {
     let server = Server::start();
     let store = server.store();
