@@ -123,10 +123,19 @@ impl ChildProcess {
 
     /// Returns the resident memory in KiB.
     pub(crate) fn resident(&self) -> Result<u64, BenchError> {
+        self.memory("VmRSS:")
+    }
+
+    /// Returns the greatest resident memory since its start, in KiB.
+    pub(crate) fn peak(&self) -> Result<u64, BenchError> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Result<u64, BenchError> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(field))
             .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
             .ok_or(BenchError::Proc("status"))
     }

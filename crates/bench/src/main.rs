@@ -1,5 +1,5 @@
 //! The cost of the bridge: turns per second, CPU and latency beside direct turns, and commands to Redis. Further parts
-//! measure the delay of a failover, idle conversations, readers and webhooks.
+//! measure the delay of a failover, idle conversations, readers, webhooks and attacks.
 //!
 //! All processes run over loopback: the sandbox, the bridges, Redis, two baselines (the roles of [`baseline`]), and this
 //! process, which only makes load. Each baseline does half of the bridge's work. Rates on a shared machine are noisy, and
@@ -15,6 +15,8 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod attacker;
+mod attacks;
 mod baseline;
 mod bench_error;
 mod bot_load;
@@ -96,6 +98,8 @@ enum BenchPart {
     Readers,
     /// Deliveries of webhooks.
     Webhooks,
+    /// The latency of others beside an attack of one caller.
+    Attacks,
 }
 
 fn main() -> std::process::ExitCode {
@@ -153,6 +157,9 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
     if asked(BenchPart::Webhooks) {
         report.webhooks = Some(LocalSet::new().block_on(&runtime, webhooks::measure(binary, sizes))?);
     }
+    if asked(BenchPart::Attacks) {
+        report.attacks = Some(LocalSet::new().block_on(&runtime, attacks::measure(binary, sizes))?);
+    }
     println!("{report}");
     Ok(())
 }
@@ -175,7 +182,7 @@ async fn compare(
             BenchPart::RoundTrips => comparison.compare_commands(builds, sizes).await?,
             BenchPart::Growth => comparison.compare_memory(builds, sizes).await?,
             BenchPart::Webhooks => comparison.compare_deliveries(builds, sizes).await?,
-            BenchPart::Failover | BenchPart::Readers => {}
+            BenchPart::Failover | BenchPart::Readers | BenchPart::Attacks => {}
         }
     }
     Ok(comparison)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 
+use crate::attacks::AttackFigures;
 use crate::comparison::ComparisonFigures;
 use crate::failover::{FailoverFigures, FailoverTables};
 use crate::growth::GrowthFigures;
@@ -20,6 +21,7 @@ pub(crate) struct BenchReport {
     pub(crate) growth: Vec<GrowthFigures>,
     pub(crate) readers: Option<ReaderFigures>,
     pub(crate) webhooks: Option<WebhookFigures>,
+    pub(crate) attacks: Option<AttackFigures>,
     pub(crate) comparison: Option<ComparisonFigures>,
 }
 
@@ -43,6 +45,9 @@ impl fmt::Display for BenchReport {
         }
         if let Some(webhooks) = &self.webhooks {
             write!(f, "{webhooks}")?;
+        }
+        if let Some(attacks) = &self.attacks {
+            write!(f, "{attacks}")?;
         }
         if let Some(comparison) = &self.comparison {
             write!(f, "{comparison}")?;

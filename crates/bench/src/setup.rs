@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use rtm_bridge::domain::Partition;
+use rtm_bridge::domain::{Partition, Sha256};
 
 use crate::bench_error::BenchError;
 use crate::child_process::{self, ChildProcess};
@@ -92,6 +92,8 @@ pub(crate) struct BenchSizes {
     pub(crate) deliveries: u32,
     /// The duration of deliveries at saturation and at the fixed rate.
     pub(crate) delivering: [Duration; 2],
+    /// The divisor of the connections of an attack.
+    pub(crate) attack_scale: usize,
 }
 
 impl BenchSizes {
@@ -114,6 +116,7 @@ impl BenchSizes {
         targets: 100,
         deliveries: 200,
         delivering: [Duration::from_secs(4), Duration::from_secs(10)],
+        attack_scale: 1,
     };
     pub(crate) const QUICK: Self = Self {
         callers: 8,
@@ -134,6 +137,7 @@ impl BenchSizes {
         targets: 4,
         deliveries: 100,
         delivering: [Duration::from_millis(300), Duration::from_millis(500)],
+        attack_scale: 50,
     };
 
     /// Returns the number of open files. The bridge and the sandbox hold a socket for each idle conversation. The sandbox
@@ -181,6 +185,9 @@ pub(crate) struct BridgeTerms {
     pub(crate) lease: Option<Duration>,
     /// The bots beside [`BOT`], each with a webhook of its own.
     pub(crate) hooks: Vec<BotReceiver>,
+    /// The names and keys of callers. The chart's limits go with them; without callers the limits are those of 15 000
+    /// conversations.
+    pub(crate) callers: Vec<(&'static str, &'static str)>,
 }
 
 /// A bot with its receiver.
@@ -193,7 +200,7 @@ pub(crate) struct BotReceiver {
 impl BridgeTerms {
     /// Creates terms with the memory store and every default.
     pub(crate) fn new(sandbox: SocketAddr) -> Self {
-        Self { sandbox, store: "memory://".to_owned(), lease: None, hooks: Vec::new() }
+        Self { sandbox, store: "memory://".to_owned(), lease: None, hooks: Vec::new(), callers: Vec::new() }
     }
 
     /// Uses the Redis at this address.
@@ -218,7 +225,8 @@ pub(crate) async fn bridge(binary: &Path, terms: &BridgeTerms) -> Result<ChildPr
 /// Returns a configuration with defaults, except for rate limits and the limits that 15 000 conversations need. It
 /// suppresses the warning about a Redis without persistence.
 fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String {
-    let BridgeTerms { sandbox, store, lease, hooks } = terms;
+    let BridgeTerms { sandbox, store, lease, hooks, callers } = terms;
+    let connections = if callers.is_empty() { 18_000 } else { 4000 };
     // A command must be able to fail and be repeated within a lease.
     let times = lease.map_or_else(String::new, |lease| {
         let (lease, command) = (lease.as_millis(), COMMAND.min(lease / 4).as_millis());
@@ -232,6 +240,7 @@ fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String 
         bot(&hook.bot, &task_bot_id(&hook.bot), *sandbox) + &webhook
     });
     let bots: String = std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox)).chain(hooked).collect();
+    let callers: String = callers.iter().map(|(name, key)| caller(name, key)).collect();
     format!(
         r#"
 store.url = "{store}"
@@ -243,12 +252,13 @@ store.url = "{store}"
 listen = "{listen}"
 admin_listen = "{admin}"
 max_sockets = 18000
-max_connections = 18000
+max_connections = {connections}
 
 [log]
 format = "text"
 filter = "warn,rtm_bridge::store::redis::health=error"
-{bots}"#
+{bots}
+{callers}"#
     )
 }
 
@@ -269,6 +279,11 @@ welcome = "0ms"
 idle_ttl = "never"
 "#
     )
+}
+
+fn caller(name: &str, key: &str) -> String {
+    let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\n[[callers]]\nname = \"{name}\"\nkey_sha256 = \"{hash}\"\nscopes = [\"send\", \"read\"]\n")
 }
 
 /// Returns the platform's id of a bot with a webhook.
@@ -303,19 +318,25 @@ pub(crate) fn user(group: &str, number: usize) -> String {
 
 /// Returns the bytes of a user's request.
 pub(crate) fn request(user: &str, pace: AnswerPace) -> Vec<u8> {
-    request_at(&format!("/conversations/{user}/messages"), pace)
+    request_at(&format!("/conversations/{user}/messages"), "", pace)
+}
+
+/// Returns the bytes of a user's request with a caller's key.
+pub(crate) fn request_with_key(user: &str, key: &str, pace: AnswerPace) -> Vec<u8> {
+    let authorization = format!("Authorization: Bearer {key}\r\n");
+    request_at(&format!("/conversations/{user}/messages"), &authorization, pace)
 }
 
 /// Returns the bytes of a user's request to this bot.
 pub(crate) fn request_to(bot: &str, user: &str) -> Vec<u8> {
-    request_at(&format!("/conversations/{user}/messages?bot={bot}"), AnswerPace::AtOnce)
+    request_at(&format!("/conversations/{user}/messages?bot={bot}"), "", AnswerPace::AtOnce)
 }
 
-fn request_at(path: &str, pace: AnswerPace) -> Vec<u8> {
+fn request_at(path: &str, headers: &str, pace: AnswerPace) -> Vec<u8> {
     let text = pace.text();
     let body = format!(r#"{{"text":"{text}","turn":{{"expectReplies":1}}}}"#);
     format!(
-        "POST {path} HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Type: application/json\r\n\
          Prefer: wait=30\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -325,7 +346,7 @@ fn request_at(path: &str, pace: AnswerPace) -> Vec<u8> {
 /// Returns the request of a reader of one user's new events.
 pub(crate) fn reading(user: &str) -> Vec<u8> {
     format!(
-        "GET /conversations/{user}/events?after=latest HTTP/1.1\r\nHost: bridge\r\nAccept: text/event-stream\r\n\r\n"
+        "GET /conversations/{user}/events?after=latest HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
     )
     .into_bytes()
 }

@@ -1,0 +1,111 @@
+//! The cost of an attack of one caller: the latency of the others' turns, and the memory of the replica.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::attacker::{Attack, AttackTarget, RunningAttack, VICTIM};
+use crate::bench_error::BenchError;
+use crate::fleet::BridgeFleet;
+use crate::http::HttpConnection;
+use crate::load;
+use crate::run_meter::LoadRun;
+use crate::setup::{self, AnswerPace, BenchSizes, BridgeTerms};
+use crate::store::RedisProcess;
+use crate::turns::HttpCallers;
+
+const GROUP: &str = "others";
+/// The keys of the two callers.
+const OTHERS_KEY: &str = "rtmb_the-key-of-the-others";
+const ATTACKER_KEY: &str = "rtmb_the-key-of-the-attacker";
+/// Turns of the others in a second. They leave most of two cores free.
+const RATE: u32 = 100;
+/// The number of texts of 4 KB that make a page as long as it may be.
+const LONG_PAGE: usize = 1000;
+
+/// The figures of one bridge under one attack.
+struct AttackRun {
+    name: String,
+    quiet: LoadRun,
+    attacked: LoadRun,
+    /// The greatest resident memory after the others' first turns, and after all, in KiB.
+    peaks: [u64; 2],
+}
+
+/// All results.
+pub(crate) struct AttackFigures {
+    span: Duration,
+    runs: Vec<AttackRun>,
+}
+
+/// Measures each attack on a bridge of its own, with one Redis and the limits of the chart.
+pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<AttackFigures, BenchError> {
+    let mut runs = Vec::new();
+    for attack in Attack::ALL {
+        eprintln!("attack: {}", attack.name(sizes.attack_scale));
+        runs.push(run(binary, attack, sizes).await?);
+    }
+    Ok(AttackFigures { span: sizes.paced, runs })
+}
+
+async fn run(binary: &Path, attack: Attack, sizes: BenchSizes) -> Result<AttackRun, BenchError> {
+    let sandbox = setup::sandbox(binary).await?;
+    let store = RedisProcess::start().await?;
+    let callers = vec![("others", OTHERS_KEY), ("attacker", ATTACKER_KEY)];
+    let terms = BridgeTerms { callers, ..BridgeTerms::new(sandbox.address).on(store.address()) };
+    let fleet = BridgeFleet::start(binary, terms, &store, 1).await?;
+    let [bridge, ..] = fleet.addresses()[..] else { return Err(BenchError::Proc("no replica")) };
+    let [replica, ..] = &fleet.replicas[..] else { return Err(BenchError::Proc("no replica")) };
+    let requests = (0..sizes.users)
+        .map(|user| setup::request_with_key(&setup::user(GROUP, user), OTHERS_KEY, AnswerPace::AtOnce));
+    let mut others = HttpCallers::asking(&[bridge], sizes.callers, requests.collect()).await?;
+    load::each(&mut others, 0..sizes.users).await?;
+    let mut attacker = HttpConnection::open(bridge).await?;
+    attacker.exchange(&setup::request_with_key(VICTIM, ATTACKER_KEY, AnswerPace::AtOnce)).await?;
+    if attack == Attack::UnreadPages {
+        let mut bot = HttpConnection::open(sandbox.address).await?;
+        let text = setup::push(sandbox.address, VICTIM, &"m".repeat(4000));
+        for _ in 0..LONG_PAGE {
+            bot.exchange(&text).await?;
+        }
+    }
+    let quiet = load::pace(&mut others, sizes.users, RATE, sizes.paced).await?;
+    let before = replica.peak()?;
+    let target = AttackTarget { bridge, sandbox: sandbox.address, key: ATTACKER_KEY };
+    let running = RunningAttack::start(attack, target, sizes.attack_scale)?;
+    let attacked = load::pace(&mut others, sizes.users, RATE, sizes.paced).await?;
+    drop(running);
+    let peaks = [before, replica.peak()?];
+    Ok(AttackRun { name: attack.name(sizes.attack_scale), quiet, attacked, peaks })
+}
+
+impl fmt::Display for AttackFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Turns of other callers, {RATE} a second for {:?}, first alone and then beside an attack; milliseconds. No turn \
+             failed. The greatest memory of the replica, before and with the attack.\n",
+            self.span
+        )?;
+        writeln!(
+            f,
+            "| attack | p50 | p99 | p99 with it | times | most with it | MiB before | MiB with it |"
+        )?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
+        for AttackRun { name, quiet, attacked, peaks } in &self.runs {
+            let millis = |run: &LoadRun, q| {
+                let latency = run.latency.as_ref().map_or(0, |latency| latency.value_at_quantile(q));
+                Duration::from_micros(latency).as_secs_f64() * 1e3
+            };
+            let [quiet_p99, p99] = [quiet, attacked].map(|run| millis(run, 0.99));
+            let [p50, most] = [millis(quiet, 0.5), millis(attacked, 1.0)];
+            let [before, after] = peaks.map(|kib| kib as f64 / 1024.0);
+            writeln!(
+                f,
+                "| {name} | {p50:.2} | {quiet_p99:.2} | {p99:.2} | **{:.1}** | {most:.1} | {before:.0} | {after:.0} |",
+                p99 / quiet_p99
+            )?;
+        }
+        writeln!(f)
+    }
+}
