@@ -79,7 +79,7 @@ impl RunSummary {
 
 #[test]
 fn every_message_ends_once_despite_faults() {
-    let sum = runs(SEEDS, |_, _| (), |_, _| ());
+    let sum = runs(number_in("FLEET_SEEDS").unwrap_or(SEEDS), |_, _| (), |_, _| ());
     println!("{sum:?}");
     assert!(sum.gaps > 0 || chosen_seed().is_some(), "no replica was stopped at a critical moment");
 }
@@ -208,5 +208,9 @@ fn bot_name() -> BotName {
 
 #[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
 fn chosen_seed() -> Option<u64> {
-    std::env::var("FLEET_SEED").ok()?.parse().ok()
+    number_in("FLEET_SEED")
+}
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }

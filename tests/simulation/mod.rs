@@ -41,7 +41,7 @@ const TAIL: usize = 60;
 
 #[test]
 fn random_runs_keep_all_promises() {
-    let seeds = chosen_seed().map_or(0..SEEDS, |seed| seed..seed + 1);
+    let seeds = chosen_seed().map_or(0..number_in("RTM_SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in seeds {
         let run = run(seed);
@@ -77,5 +77,9 @@ fn explain(seed: u64) -> ! {
 
 #[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
 fn chosen_seed() -> Option<u64> {
-    std::env::var("RTM_SIM_SEED").ok()?.parse().ok()
+    number_in("RTM_SIM_SEED")
+}
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
