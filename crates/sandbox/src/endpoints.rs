@@ -15,6 +15,7 @@ use super::commands;
 use super::fault_injection::{error_response, inject_fault, token_expired_response};
 use super::faults::Endpoint;
 use super::history::{self, HistorySelection};
+use super::observations::GrantObservation;
 use super::platform_state::{BotUser, PlatformState, SimulatedGrant, SimulatedTicket, locked};
 use super::step::Step;
 use super::step_runner::{StepRunner, StepTrigger};
@@ -89,7 +90,14 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<PlatformState>)
     };
     let user = platform.user(&BotUser { bot: Some(info.task_bot_id), user: identity.user.clone() });
     locked(&user.state).chat_bot = info.chat_bot;
-    platform.observe(&user, |observed| observed.grants += 1);
+    platform.observe(&user, |observed| {
+        observed.grants += 1;
+        observed.grant_requests.push(GrantObservation {
+            bot_info: member(&body, "botInfo"),
+            header: jsonwebtoken::decode_header(&assertion).map(|header| json!(header)).unwrap_or_default(),
+            claims: jsonwebtoken::dangerous::insecure_decode_claims(&assertion).unwrap_or_default(),
+        });
+    });
 
     let token = platform.ids.secret();
     let expires = clock::after(at, platform.options.token_ttl);
@@ -135,8 +143,13 @@ fn authorized(request: &HttpRequest, platform: &PlatformState) -> Result<Simulat
         .ok_or_else(|| Box::new(token_expired_response(platform.behaviour().expired_token)))
 }
 
-// The body is read because a connection with an unread body cannot be reused.
-async fn start(request: HttpRequest, _body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
+/// Returns a member of a JSON body, or `null`.
+fn member(body: &[u8], name: &str) -> Value {
+    let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+    body.get_mut(name).map(Value::take).unwrap_or_default()
+}
+
+async fn start(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
     if let Some(answer) = inject_fault(&platform, Endpoint::Start).await {
         return answer;
     }
@@ -159,7 +172,10 @@ async fn start(request: HttpRequest, _body: Bytes, platform: Data<PlatformState>
         }
         tickets.insert(sid.clone(), ticket)
     });
-    platform.observe(&grant.user, |observed| observed.starts += 1);
+    platform.observe(&grant.user, |observed| {
+        observed.starts += 1;
+        observed.start_infos.push(member(&body, "botInfo"));
+    });
     let base = behaviour.url_base.clone().unwrap_or_else(|| match platform.address.get() {
         Some(address) => format!("ws://{address}"),
         None => String::new(),

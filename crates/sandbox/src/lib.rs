@@ -62,8 +62,8 @@ pub use behaviour::{
 };
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
-    CloseObservation, ConnectObservation, DeliveryObservation, ObservationList, PlatformTotals,
-    ReceivedFrame, SocketEnd, UserObservations,
+    CloseObservation, ConnectObservation, DeliveryObservation, GrantObservation, ObservationList,
+    PlatformTotals, ReceivedFrame, SocketEnd, UserObservations,
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;

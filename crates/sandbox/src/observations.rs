@@ -25,6 +25,10 @@ pub struct UserObservations {
     pub ws_pings: usize,
     /// Grants.
     pub grants: usize,
+    /// Content of the requests for a grant.
+    pub grant_requests: ObservationList<GrantObservation>,
+    /// `botInfo` of the calls of `rtm/start`.
+    pub start_infos: ObservationList<Value>,
     /// Calls of `rtm/start` that were answered with a URL.
     pub starts: usize,
     /// Reads of the history.
@@ -80,6 +84,17 @@ pub struct ReceivedFrame {
     pub text: String,
     /// The whole frame; a string if it is not JSON.
     pub frame: Value,
+}
+
+/// A request for a grant that was answered with a token.
+#[derive(Debug, Clone)]
+pub struct GrantObservation {
+    /// `botInfo`; `null` if the body is a form.
+    pub bot_info: Value,
+    /// Header of the assertion.
+    pub header: Value,
+    /// Claims of the assertion.
+    pub claims: Value,
 }
 
 /// An opened socket.

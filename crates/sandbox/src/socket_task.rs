@@ -24,6 +24,8 @@ use super::step_runner::{StepTrigger, run_steps};
 pub(super) struct ConnectRequest {
     pub(super) mode: Option<String>,
     pub(super) is_reconnect: bool,
+    /// Whether the client asks for no welcome (protocol.md 14).
+    pub(super) skips_welcome: bool,
     pub(super) query: String,
 }
 
@@ -65,15 +67,17 @@ impl SocketTask {
             if let SessionEffect::Renew { keep_agent } = arrival {
                 state.agent &= keep_agent;
                 let mut session = ConversationSession::new(platform.ids.session(), at);
-                session.welcomed = behaviour.welcome != WelcomeTime::AfterFirstMessage;
+                session.welcomed =
+                    behaviour.welcome != WelcomeTime::AfterFirstMessage || request.skips_welcome;
                 state.session = Some(session);
             }
             let scripted = state.scripted_connects.pop_front();
-            let mut steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
+            let mut steps = scripted
+                .unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref(), request.skips_welcome));
             steps.extend(state.repeatable.iter().cloned().map(Step::Raw));
             ConnectSteps { steps, replaced }
         };
-        let ConnectRequest { mode, is_reconnect, query } = request;
+        let ConnectRequest { mode, is_reconnect, query, .. } = request;
         let (at, socket) = (clock::now(), self.socket.id);
         let connect = ConnectObservation { at, socket, mode, is_reconnect, query };
         platform.observe(&self.user, |observed| observed.connects.push(connect));
@@ -161,7 +165,12 @@ impl SocketTask {
 }
 
 /// Returns the platform's steps on a connect (protocol.md 7.8). `recent` is the session that ran before it.
-fn greet(behaviour: &Behaviour, arrival: SessionEffect, recent: Option<&str>) -> Vec<Step> {
+fn greet(
+    behaviour: &Behaviour,
+    arrival: SessionEffect,
+    recent: Option<&str>,
+    skips_welcome: bool,
+) -> Vec<Step> {
     let active = behaviour.bot_active.then(|| {
         let fields = if behaviour.recent_session_info {
             json!({"recentSessionInfo": {"isActive": recent.is_some(), "sessionId": recent}})
@@ -180,7 +189,7 @@ fn greet(behaviour: &Behaviour, arrival: SessionEffect, recent: Option<&str>) ->
         if behaviour.session_events {
             steps.push(Step::Event("session_start".to_owned()));
         }
-        if behaviour.welcome == WelcomeTime::OnConnect {
+        if behaviour.welcome == WelcomeTime::OnConnect && !skips_welcome {
             steps.push(Step::Wait(behaviour.welcome_delay));
             steps.extend(default_bot::welcome());
         }

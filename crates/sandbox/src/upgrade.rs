@@ -32,6 +32,8 @@ pub(super) struct UpgradeParameters {
     mode: Option<String>,
     #[serde(rename = "isReconnect")]
     is_reconnect: Option<String>,
+    #[serde(rename = "isSkipOnConnect")]
+    skips_welcome: Option<String>,
 }
 
 pub(super) async fn upgrade(
@@ -65,6 +67,7 @@ pub(super) async fn upgrade(
     let asked = ConnectRequest {
         mode: parameters.mode,
         is_reconnect: parameters.is_reconnect.as_deref() == Some("true"),
+        skips_welcome: parameters.skips_welcome.as_deref() == Some("true"),
         query: request.query_string().to_owned(),
     };
     let task = SocketTask { platform: platform.into_inner(), user: ticket.user, socket };
