@@ -13,7 +13,8 @@ use super::jwt_key::jwt_key;
 use super::parse::{self, InvalidValue, ParseResult, boolean, duration, number, one_of, show_duration, size};
 use super::section::Section;
 use super::webhooks::webhook;
-use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm, address, certificates, secret};
+use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm};
+use super::{address, assertion, certificates, json_object, secret};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,6 +40,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         section.required("task_bot_id", "the bot's id on the platform, `st-…`", platform_id("st-", "cs-"));
     let client_id =
         section.required("client_id", "the id of the bot's SDK app, `cs-…`", platform_id("cs-", "st-"));
+    let assertion_service = assertion::service(section);
     let secret = client_secret(section);
 
     // The defaults are the same for every bot, so stand-ins replace a missing name and platform.
@@ -56,9 +58,14 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         client_id: client_id.clone().unwrap_or_default(),
         client_secret: secret.clone().unwrap_or_default(),
         algorithm: section.or("algorithm", d.algorithm, one_of(&ALGORITHMS)),
+        claims: section.or("claims", d.claims, assertion::claims),
+        jti: section.or("jti", d.jti, boolean),
+        assertion_service,
         secure_rtm: section.or("secure_rtm", d.secure_rtm, boolean),
         connection_mode: section.or("connection_mode", d.connection_mode, one_of(&STYLES)),
         anonymous: section.or("anonymous", d.anonymous, boolean),
+        custom_data: section.optional("custom_data", json_object::forwarded),
+        skip_welcome: section.or("skip_welcome", d.skip_welcome, boolean),
         history: section.or("history", d.history, boolean),
         quiet: section.or("quiet", d.quiet, duration(ms(50)..=MINUTE)),
         deadline: section.or("deadline", d.deadline, duration(ms(500)..=10 * MINUTE)),
@@ -78,14 +85,15 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         name: d.name,
         platform: d.platform,
     };
+    let has_key = secret.is_some() || read.assertion_service.is_some();
     check_relations(section, &read, platform.is_some(), secret.is_some());
     (name.is_some()
         && platform.is_some()
         && chat_bot.is_some()
         && task_bot_id.is_some()
         && client_id.is_some()
-        && secret.is_some())
-    .then(|| Arc::new(read))
+        && has_key)
+        .then(|| Arc::new(read))
 }
 
 const ALGORITHMS: [(&str, JwtAlgorithm); 4] = [
@@ -120,11 +128,12 @@ fn platform_id(
 fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
     let secret = section.secret("client_secret", "client_secret_file", secret::secret, secret::secret_text);
     let (direct, by_file) = (section.key("client_secret"), section.key("client_secret_file"));
-    if secret.is_none() && !section.diagnostics.was_given(&direct) && !section.diagnostics.was_given(&by_file)
-    {
+    let given = [&direct, &by_file].iter().any(|key| section.diagnostics.was_given(key));
+    if secret.is_none() && !given && !assertion::is_given(section, "assertion_url") {
         section.diagnostics.error(
             &direct,
-            "is missing: the secret of the bot's SDK app, or `client_secret_file` with the path of a file that holds it",
+            "is missing: the secret of the bot's SDK app, `client_secret_file` with the path of a file that holds it, or \
+             `assertion_url`",
         );
     }
     secret
@@ -152,9 +161,10 @@ fn check_relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: boo
         let high = format!("{message} should be at least max_frame_bytes, {frame}: {why}");
         relation_error(section, ("max_frame_bytes", low), ("max_message_bytes", high));
     }
-    if has_secret {
+    if has_secret && bot.assertion_service.is_none() {
         check_secret(section, bot);
     }
+    assertion::check(section, bot);
     let encrypted = |url: &Url| matches!(url.scheme(), "https" | "wss");
     if bot.ca.is_some()
         && has_platform

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use secrecy::SecretString;
+use serde_json::Map;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use url::Url;
@@ -166,9 +167,14 @@ impl BotConfig {
             client_id: String::new(),
             client_secret: SecretString::default(),
             algorithm: JwtAlgorithm::Hs256,
+            claims: Map::new(),
+            jti: false,
+            assertion_service: None,
             secure_rtm: false,
             connection_mode: ConnectionStyle::ConnectionMode,
             anonymous: false,
+            custom_data: None,
+            skip_welcome: false,
             history: true,
             quiet: Duration::from_secs(1),
             deadline: Duration::from_secs(30),

@@ -4,6 +4,7 @@
 //! documents each key.
 
 mod address;
+mod assertion;
 mod bots;
 mod callers;
 mod certificates;
@@ -17,6 +18,7 @@ mod file_text;
 pub mod fixtures;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
+mod json_object;
 mod jwt_key;
 mod load;
 mod parse;
@@ -35,10 +37,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+use serde_json::{Map, Value};
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
-use crate::domain::{BotName, UrlPattern};
+use crate::domain::{BotName, JsonObject, UrlPattern};
 
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
@@ -225,12 +228,22 @@ pub struct BotConfig {
     pub client_secret: SecretString,
     /// The signature algorithm of the JWT.
     pub algorithm: JwtAlgorithm,
+    /// The static claims of each JWT.
+    pub claims: Map<String, Value>,
+    /// Whether each JWT has a `jti`.
+    pub jti: bool,
+    /// The service that makes the JWTs. `client_secret` and `algorithm` are without effect then.
+    pub assertion_service: Option<AssertionServiceConfig>,
     /// Whether the bridge asks for the secure handshake (protocol.md 5.2).
     pub secure_rtm: bool,
     /// The way in which a connect states its mode (protocol.md 4.3).
     pub connection_mode: ConnectionStyle,
     /// Whether users are anonymous to the platform.
     pub anonymous: bool,
+    /// The members of `customData` that a message's own data may replace.
+    pub custom_data: Option<JsonObject>,
+    /// Whether a connect asks for no welcome (protocol.md 14).
+    pub skip_welcome: bool,
     /// Whether the bridge may use the history API.
     pub history: bool,
     /// The default quiet time of a turn.
@@ -263,6 +276,15 @@ pub struct BotConfig {
     pub max_message_bytes: usize,
     /// The receiver of this bot's events.
     pub webhook: Option<BotWebhookConfig>,
+}
+
+/// `bots.assertion_url`
+#[derive(Debug, Clone)]
+pub struct AssertionServiceConfig {
+    /// The URL that gets a POST for each JWT.
+    pub url: Url,
+    /// The token of the header `Authorization: Bearer …`.
+    pub bearer_token: Option<SecretString>,
 }
 
 /// The signature algorithm of the JWT (protocol.md 2.1).

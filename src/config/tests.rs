@@ -112,9 +112,12 @@ task_bot_id = "st-1"
 client_id = "cs-1"
 client_secret_file = "/secrets/pem"
 algorithm = "RS512"
+claims = {{ tenant = "bank-7" }}
 secure_rtm = true
 connection_mode = "isReconnect"
 anonymous = true
+custom_data = {{ tier = "gold" }}
+skip_welcome = true
 history = false
 quiet = "2s"
 deadline = "31s"
@@ -214,6 +217,9 @@ fn shows_every_value(config: &Config) {
         "secure_rtm: true",
         "IsReconnect",
         "anonymous: true",
+        "bank-7",
+        "gold",
+        "skip_welcome: true",
         "history: false",
         "quiet: 2s",
         "deadline: 31s",
@@ -453,6 +459,18 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("client_secret = \"\"", "client_secret", "missing"),
     ("client_secret = 7", "client_secret", "text"),
     ("client_secret_file = \"/secrets/plain\"", "client_secret", "keep one"),
+    ("claims = \"hush\"", "claims", "JSON object"),
+    ("claims = [1]", "claims", "a table"),
+    ("claims = { sub = \"hush\" }", "claims", "`sub`, which the bridge sets itself"),
+    ("claims = { tenant = 1.5 }", "claims", "a fraction in `tenant`"),
+    ("jti = \"yes\"", "jti", "without quotes"),
+    ("custom_data = 7", "custom_data", "a table"),
+    ("custom_data = '[\"hush\"]'", "custom_data", "JSON object"),
+    ("custom_data = { at = 2026-11-30T15:00:00Z }", "custom_data", "JSON text"),
+    ("skip_welcome = 1", "skip_welcome", "true or false"),
+    ("assertion_url = \"ftp://sts.example.com\"", "assertion_url", "https://"),
+    ("assertion_url = \"https://u:hush@sts.example.com/\"", "assertion_url", "credentials"),
+    ("assertion_bearer_token = \"hush\"", "assertion_bearer_token", "without assertion_url"),
     ("client_id = \"st-1\"", "client_id", "swapped"),
     ("task_bot_id = \"cs-1\"", "task_bot_id", "swapped"),
     ("algorithm = \"RS256\"", "algorithm", "PEM"),
@@ -487,6 +505,55 @@ fn error_in_a_bot_names_its_key() {
         assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
     }
+}
+
+#[test]
+fn bot_data_is_a_table_or_json_text() {
+    let read = |line: &str, env: &[(&str, &str)]| {
+        let bot = good(&format!("{BOT}{line}\n"), env).bots[0].clone();
+        bot.custom_data.as_ref().map(|data| data.raw().get().to_owned())
+    };
+    let gold = Some(r#"{"tier":"gold"}"#.to_owned());
+    assert_eq!(read("custom_data = { tier = \"gold\" }", &[]), gold);
+    assert_eq!(read("custom_data = '{ \"tier\": \"gold\" }'", &[]), gold);
+    assert_eq!(read("[bots.custom_data]\ntier = \"gold\"", &[]), gold);
+    for value in ["{ tier = \"gold\" }", r#"{"tier": "gold"}"#] {
+        assert_eq!(read("", &[("RTM_BRIDGE__BOTS__SUPPORT__CUSTOM_DATA", value)]), gold);
+    }
+    let deep = "custom_data = { a = [1, true, { b = \"x\" }] }";
+    assert_eq!(read(deep, &[]).as_deref(), Some(r#"{"a":[1,true,{"b":"x"}]}"#));
+    let fraction = r#"custom_data = '{"share": 1.5}'"#;
+    assert_eq!(read(fraction, &[]).as_deref(), Some(r#"{"share":1.5}"#));
+    let long = format!("custom_data = {{ a = \"{}\" }}", "x".repeat(65_536));
+    assert!(bad(&format!("{BOT}{long}\n"), &[]).to_string().contains("65536 at most"));
+}
+
+#[test]
+fn assertion_service_replaces_the_client_secret() {
+    let rest: Vec<&str> = BOT.lines().filter(|line| !line.starts_with("client_secret")).collect();
+    let base = format!("{}\nassertion_url = \"https://sts.example.com/users/sts?x=1\"\n", rest.join("\n"));
+    let text = format!("{base}assertion_bearer_token_file = \"/secrets/plain\"\n");
+    let (config, warnings) = with(&text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let service = config.bots[0].assertion_service.as_ref().unwrap();
+    assert_eq!(service.url.as_str(), "https://sts.example.com/users/sts?x=1");
+    assert_eq!(service.bearer_token.as_ref().unwrap().expose_secret(), "from-a-file");
+    let about_bots = warnings.iter().filter(|warning| warning.key.starts_with("bots")).count();
+    assert!(about_bots == 0 && !format!("{config:?}").contains("from-a-file"), "{warnings:?}");
+    for (line, key) in [("claims = { a = 1 }", "claims"), ("jti = true", "jti")] {
+        let mistakes = bad(&format!("{base}{line}\n"), &[]);
+        let found: Vec<_> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(found, [format!("bots.support.{key}")], "{mistakes}");
+    }
+    let keys = |text: &str| {
+        let (_, warnings) = with(text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let keys = warnings.into_iter().map(|warning| warning.key);
+        keys.filter(|key| key.starts_with("bots")).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&format!("{base}client_secret = \"hush\"\n")), ["bots.support.client_secret"]);
+    assert_eq!(keys(&format!("{base}algorithm = \"RS256\"\n")), ["bots.support.algorithm"]);
+    assert_eq!(keys(&base.replace("https://sts", "http://sts")), ["bots.support.assertion_url"]);
+    assert_eq!(keys(&format!("{BOT}jti = true\nsecure_rtm = true\n")), ["bots.support.jti"]);
+    assert!(good(&format!("{BOT}jti = true\n"), &[]).bots[0].jti);
 }
 
 #[test]

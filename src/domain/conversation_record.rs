@@ -136,6 +136,8 @@ pub struct ConversationRecord {
     pub connected_at: Option<Timestamp>,
     /// The message whose new session was started already, so that a failover does not start another one.
     pub session_done: Option<MessageId>,
+    /// The message whose custom data and tags the session's frames carry. A new owner reads them there.
+    pub context: Option<MessageId>,
     /// The platform's id of the newest reply. A backfill reads history forward from it.
     pub last_platform_message: Option<Box<str>>,
     /// The platform's time of that reply, or of an earlier one if it had none. A backfill reads no history from before

@@ -29,6 +29,8 @@ pub fn new_message(conversation: ConversationId, text: &str) -> NewMessage {
     NewMessage {
         conversation,
         content: MessageContent::new(text).unwrap(),
+        event: None,
+        user_details: None,
         session: SessionRequest::Continue,
         rules: TurnRules::default(),
         resend: ResendPolicy::Never,

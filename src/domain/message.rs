@@ -6,13 +6,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize, Serializer};
 use ulid::Ulid;
 
 use super::{
-    BotName, ConversationId, EndedBy, MessageProgress, MessageStatus, Problem, Reply, Timestamp, TurnOutcome,
-    UserId,
+    BotName, ConversationId, EndedBy, JsonObject, MessageProgress, MessageStatus, Problem, Reply, Timestamp,
+    TurnOutcome, UserDetails, UserId,
 };
 
 /// The longest text a caller may send, in bytes of UTF-8.
@@ -69,32 +68,9 @@ pub enum InvalidMessage {
     /// A value that must be a JSON object is something else.
     #[error("must be a JSON object")]
     NotAnObject,
-}
-
-/// A JSON object that the bridge forwards unread.
-#[derive(Clone, Debug, Serialize)]
-#[serde(transparent)]
-pub struct JsonObject(Box<RawValue>);
-
-impl JsonObject {
-    /// Checks that the text is an object.
-    ///
-    /// # Errors
-    /// [`InvalidMessage::NotAnObject`].
-    pub fn new(raw: Box<RawValue>) -> Result<Self, InvalidMessage> {
-        if raw.get().starts_with('{') { Ok(Self(raw)) } else { Err(InvalidMessage::NotAnObject) }
-    }
-
-    /// Returns the object's original text.
-    pub fn raw(&self) -> &RawValue {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for JsonObject {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(Box::<RawValue>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
+    /// A name of the user is out of bounds.
+    #[error("must be 1 to 256 bytes without control characters")]
+    Name,
 }
 
 /// A file that was uploaded to the platform beforehand (protocol.md 6.1).
@@ -152,6 +128,24 @@ impl MessageContent {
         Ok(Self { text, display_text: None, attachments, custom_data: None, meta_tags: None, meta: None })
     }
 
+    /// Creates content without a text, for a message that is an event.
+    pub fn without_text() -> Self {
+        let text = Box::default();
+        Self {
+            text,
+            display_text: None,
+            attachments: Vec::new(),
+            custom_data: None,
+            meta_tags: None,
+            meta: None,
+        }
+    }
+
+    /// Returns whether it has a context for its connection: custom data or tags.
+    pub const fn has_context(&self) -> bool {
+        self.custom_data.is_some() || self.meta_tags.is_some()
+    }
+
     /// Returns the caller's text. It may be empty beside attachments.
     pub fn text(&self) -> &str {
         &self.text
@@ -172,6 +166,14 @@ impl MessageContent {
         names.truncate(names.floor_char_boundary(TEXT_MAX_BYTES));
         Cow::Owned(names)
     }
+}
+
+/// The event that a message is in place of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MessageEvent {
+    /// The user opens the chat. The bridge connects and sends no frame. The turn takes what the bot says by itself.
+    Connect,
 }
 
 /// The session that a message asks for.
@@ -285,6 +287,10 @@ pub struct NewMessage {
     pub conversation: ConversationId,
     /// The content.
     pub content: MessageContent,
+    /// The event that the message is. Its content then has no text.
+    pub event: Option<MessageEvent>,
+    /// The details of its user that the message tells.
+    pub user_details: Option<Box<UserDetails>>,
     /// The session that the message asks for.
     pub session: SessionRequest,
     /// The rules for the end of the turn.
@@ -300,6 +306,11 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
+    /// Returns whether the message only connects: it sends no frame, and the bot speaks first.
+    pub fn is_connect(&self) -> bool {
+        self.event == Some(MessageEvent::Connect)
+    }
+
     /// Returns the approximate number of bytes of the caller's texts.
     pub fn text_weight(&self) -> usize {
         let content = &self.content;
@@ -314,6 +325,7 @@ impl NewMessage {
                 .map(|file| 64 + file.file_id.len() + text(&file.file_name) + text(&file.file_type))
                 .sum::<usize>()
             + self.callback.as_ref().map_or(0, |callback| callback.url.len())
+            + self.user_details.as_ref().map_or(0, |details| details.weight())
     }
 }
 
@@ -353,6 +365,8 @@ impl Serialize for Message {
             status: MessageStatus,
             complete: Option<bool>,
             ended_by: Option<EndedBy>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            event: Option<MessageEvent>,
             text: &'a str,
             replies: &'a [Arc<Reply>],
             error: Option<&'a Problem>,
@@ -377,6 +391,7 @@ impl Serialize for Message {
             status: progress.status(),
             complete,
             ended_by,
+            event: accepted.new.event,
             text: accepted.new.content.text(),
             replies: &progress.replies,
             error,
@@ -435,12 +450,5 @@ mod tests {
         assert_eq!(rules.expect_replies(), Some(50));
         assert_eq!(rules.quiet(), Some(Duration::from_mins(1)));
         assert_eq!(rules.deadline(), Some(Duration::from_mins(10)));
-    }
-
-    #[test]
-    fn json_other_than_an_object_is_refused() {
-        assert!(serde_json::from_str::<JsonObject>(r#" {"a": [1 ]} "#).is_ok());
-        assert!(serde_json::from_str::<JsonObject>("[1]").is_err());
-        assert!(serde_json::from_str::<JsonObject>("\"{\"").is_err());
     }
 }

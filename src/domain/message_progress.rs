@@ -49,6 +49,8 @@ pub enum EndedBy {
     Agent,
     /// No reply for the quiet time.
     Quiet,
+    /// The bot had nothing to say of itself to a message that only connects.
+    Silence,
     /// The deadline, in a turn that had replies.
     Deadline,
     /// Too many replies, or too large ones.
@@ -57,12 +59,13 @@ pub enum EndedBy {
 
 impl EndedBy {
     /// Every rule, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ReplyCount,
         Self::InputWait,
         Self::SessionEnd,
         Self::Agent,
         Self::Quiet,
+        Self::Silence,
         Self::Deadline,
         Self::Limit,
     ];
@@ -75,6 +78,7 @@ impl EndedBy {
             Self::SessionEnd => "sessionEnd",
             Self::Agent => "agent",
             Self::Quiet => "quiet",
+            Self::Silence => "silence",
             Self::Deadline => "deadline",
             Self::Limit => "limit",
         }

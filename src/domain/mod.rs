@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod http_date;
 mod journal_entry;
 mod journal_page;
+mod json_object;
 pub(crate) mod lenient_json;
 mod message;
 mod message_progress;
@@ -27,6 +28,7 @@ mod rate_window;
 mod reply;
 mod sha256;
 mod timestamp;
+mod user_details;
 
 pub use backoff::Backoff;
 pub use callback_url::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
@@ -43,8 +45,9 @@ pub use journal_entry::{EntryBody, GapReason, JournalEntry};
 pub use journal_page::{
     Cursor, EntryWithMessage, InvalidCursor, JournalPage, JournalPosition, LiveSignal, ReadStart, ReplyChunk,
 };
+pub use json_object::{CONTEXT_MAX_BYTES, JsonObject};
 pub use message::{
-    AcceptedMessage, Attachment, Callback, InvalidMessage, JsonObject, Message, MessageContent, MessageId,
+    AcceptedMessage, Attachment, Callback, InvalidMessage, Message, MessageContent, MessageEvent, MessageId,
     NewMessage, ResendPolicy, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
 };
 pub use message_progress::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};
@@ -53,6 +56,7 @@ pub use rate_window::RateWindow;
 pub use reply::{Correlation, Reply};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
+pub use user_details::{NAME_MAX_BYTES, UserDetails, UserProfile};
 
 /// Serializes types as the text that their `as_str` returns.
 macro_rules! serialize_as_str {

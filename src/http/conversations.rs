@@ -79,6 +79,8 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
     let message = NewMessage {
         conversation,
         content: MessageContent::new(CLOSE_TEXT).map_err(|_| api_error::internal())?,
+        event: None,
+        user_details: None,
         session: SessionRequest::Close,
         rules: TurnRules::default(),
         resend: ResendPolicy::Never,

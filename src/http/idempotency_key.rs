@@ -11,7 +11,9 @@ use serde::Serialize;
 use super::api_error::FieldErrors;
 use super::canonical_json::{self, JsonValue};
 use super::request_body::MessageDraft;
-use crate::domain::{Attachment, Callback, JsonObject, ResendPolicy, SessionRequest, Sha256};
+use crate::domain::{
+    Attachment, Callback, JsonObject, MessageEvent, ResendPolicy, SessionRequest, Sha256, UserDetails,
+};
 
 /// The longest key, in characters.
 const MAX_KEY_LENGTH: usize = 255;
@@ -64,6 +66,11 @@ pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct CanonicalMessage<'a> {
+        // Members that an earlier version did not know are left out where they are absent: the format stays.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event: Option<MessageEvent>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_details: Option<&'a UserDetails>,
         text: &'a str,
         display_text: Option<&'a str>,
         attachments: &'a [Attachment],
@@ -72,8 +79,10 @@ pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
         resend: ResendPolicy,
         callback: Option<&'a Callback>,
     }
-    let MessageDraft { content, session, rules, resend, callback } = draft;
+    let MessageDraft { content, event, user_details, session, rules, resend, callback } = draft;
     let canonical = CanonicalMessage {
+        event: *event,
+        user_details: user_details.as_deref(),
         text: content.text(),
         display_text: content.display_text.as_deref(),
         attachments: &content.attachments,
@@ -130,6 +139,8 @@ mod tests {
         ] {
             assert_eq!(of(same), plain, "{same}");
         }
+        let connect = of(r#"{"event":"connect"}"#);
+        assert_eq!(connect, of(r#"{"text":"","session":"new","event":"connect","profile":{}}"#));
         let files = |text: &str| of(&format!(r#"{{{text}"attachments":[{{"fileId":"1"}}]}}"#));
         assert_eq!(files(""), files(r#""text":"","#));
         assert_eq!(files(""), files(r#""text":null,"#));
@@ -159,6 +170,12 @@ mod tests {
             r#"{"text":"hi","attachments":[{"fileId":"1"}]}"#,
             r#"{"text":"hi","attachments":[{"fileId":"1","fileName":"1"}]}"#,
             r#"{"text":"hi","callback":{"url":"https://example.org/"}}"#,
+            r#"{"text":"hi","profile":{"firstName":"Zoë"}}"#,
+            r#"{"text":"hi","profile":{"lastName":"Zoë"}}"#,
+            r#"{"text":"hi","mergeWith":"Zoë"}"#,
+            r#"{"event":"connect"}"#,
+            r#"{"event":"connect","session":"continue"}"#,
+            r#"{"event":"connect","customData":{"a":1}}"#,
         ];
         let hashes: std::collections::HashSet<_> = texts.iter().map(|text| of(text)).collect();
         assert_eq!(hashes.len(), texts.len());

@@ -65,10 +65,21 @@ async fn accept(
         key,
         body: idempotency_key::digest(&draft),
     });
-    let MessageDraft { content, session, rules, resend, .. } = draft;
+    let MessageDraft { content, event, user_details, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
     let (conversation, caller) = (address.conversation, context.sharing_caller(caller));
-    let message = NewMessage { conversation, content, session, rules, resend, callback, trace, caller };
+    let message = NewMessage {
+        conversation,
+        content,
+        event,
+        user_details,
+        session,
+        rules,
+        resend,
+        callback,
+        trace,
+        caller,
+    };
     let accept = AcceptRequest {
         id,
         message,

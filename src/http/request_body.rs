@@ -20,8 +20,9 @@ use super::canonical_json::JsonValue;
 use super::detachable_connection::DetachableConnection;
 use super::field_validator::{FieldValidator, pointer};
 use crate::domain::{
-    Attachment, CALLBACK_MAX_BYTES, Callback, InvalidMessage, JsonObject, MessageContent, ProblemKind,
-    ResendPolicy, SessionRequest, SharePermit, TurnRules,
+    Attachment, CALLBACK_MAX_BYTES, CONTEXT_MAX_BYTES, Callback, InvalidMessage, JsonObject, MessageContent,
+    MessageEvent, ProblemKind, ResendPolicy, SessionRequest, SharePermit, TurnRules, UserDetails, UserId,
+    UserProfile,
 };
 use crate::hub::HubError;
 
@@ -40,6 +41,8 @@ const BYTES_PER_SECOND: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct MessageDraft {
     pub(super) content: MessageContent,
+    pub(super) event: Option<MessageEvent>,
+    pub(super) user_details: Option<Box<UserDetails>>,
     pub(super) session: SessionRequest,
     pub(super) rules: TurnRules,
     pub(super) resend: ResendPolicy,
@@ -158,16 +161,33 @@ pub(super) fn parse_message(body: &[u8], errors: &mut FieldErrors) -> Option<Mes
 
 impl FieldValidator<'_> {
     fn message_draft(&mut self, body: &str) -> Option<MessageDraft> {
-        let [text, display, attachments, custom, tags, meta, session, turn, resend, callback] = self.object(
+        let [
+            event,
+            text,
+            display,
+            attachments,
+            custom,
+            tags,
+            meta,
+            profile,
+            merge,
+            session,
+            turn,
+            resend,
+            callback,
+        ] = self.object(
             "",
             body,
             [
+                "event",
                 "text",
                 "displayText",
                 "attachments",
                 "customData",
                 "metaTags",
                 "meta",
+                "profile",
+                "mergeWith",
                 "session",
                 "turn",
                 "resend",
@@ -175,16 +195,31 @@ impl FieldValidator<'_> {
             ],
         )?;
         // All fields are read before the first error ends this, so that the caller learns of all errors.
+        let is_event = event.is_some();
+        let event = event.and_then(|value| self.choice("/event", value, "must be `connect`"));
         let attachments = match attachments {
             Some(list) => self.attachments(list),
             None => Some(Vec::new()),
         };
-        let content = self.content(text, attachments);
+        let content = if is_event {
+            let files = attachments.as_ref().is_none_or(|files| !files.is_empty());
+            self.no_content([
+                ("/text", text.filter(|text| text.get() != "\"\"")),
+                ("/displayText", display),
+                ("/attachments", Some(RawValue::NULL).filter(|_| files)),
+                ("/meta", meta),
+            ])
+        } else {
+            self.content(text, attachments)
+        };
         let display_text = display.and_then(|text| self.string("/displayText", text));
-        let custom_data = custom.and_then(|value| self.passed_through("/customData", value));
-        let meta_tags = tags.and_then(|value| self.passed_through("/metaTags", value));
+        let custom_data = custom.and_then(|value| self.context("/customData", value));
+        let meta_tags = tags.and_then(|value| self.context("/metaTags", value));
         let meta = meta.and_then(|value| self.passed_through("/meta", value));
-        let session = session.and_then(|value| self.session(value)).unwrap_or_default();
+        let user_details = self.user_details(profile, merge);
+        // A running session stays silent, so a connect begins one.
+        let default = if is_event { SessionRequest::New } else { SessionRequest::Continue };
+        let session = session.and_then(|value| self.session(value)).unwrap_or(default);
         let rules = turn.map(|turn| self.rules(turn)).unwrap_or_default();
         let resend = resend
             .and_then(|value| self.choice("/resend", value, "must be `never` or `auto`"))
@@ -195,7 +230,49 @@ impl FieldValidator<'_> {
         content.custom_data = custom_data;
         content.meta_tags = meta_tags;
         content.meta = meta;
-        Some(MessageDraft { content, session, rules, resend, callback })
+        Some(MessageDraft { content, event, user_details, session, rules, resend, callback })
+    }
+
+    /// Refuses the members that only a frame could carry, because an event sends none.
+    fn no_content(&mut self, members: [(&'static str, Option<&RawValue>); 4]) -> Option<MessageContent> {
+        for (at, _) in members.iter().filter(|(_, value)| value.is_some()) {
+            self.add(*at, "must be absent beside `event`, which sends no message to the bot");
+        }
+        Some(MessageContent::without_text())
+    }
+
+    /// Reads an object that becomes part of each frame of the session.
+    fn context(&mut self, at: &'static str, value: &RawValue) -> Option<JsonObject> {
+        if value.get().len() > CONTEXT_MAX_BYTES {
+            self.add(at, format!("must have {CONTEXT_MAX_BYTES} bytes of JSON at most"));
+            return None;
+        }
+        self.passed_through(at, value)
+    }
+
+    fn user_details(
+        &mut self,
+        profile: Option<&RawValue>,
+        merge: Option<&RawValue>,
+    ) -> Option<Box<UserDetails>> {
+        let members = profile
+            .and_then(|profile| self.object("/profile", profile.get(), ["firstName", "lastName"]))
+            .unwrap_or_default();
+        let [first, last] = members;
+        let first_name = first.and_then(|name| self.user_name("/profile/firstName", name));
+        let last_name = last.and_then(|name| self.user_name("/profile/lastName", name));
+        let merge_with = merge.and_then(|user| {
+            let user = self.string("/mergeWith", user)?;
+            self.record("/mergeWith", UserId::new(&user))
+        });
+        let details = UserDetails { profile: UserProfile { first_name, last_name }, merge_with };
+        (!details.is_empty()).then(|| Box::new(details))
+    }
+
+    fn user_name(&mut self, at: &'static str, value: &RawValue) -> Option<Box<str>> {
+        let name = self.string(at, value)?;
+        self.record(at, UserProfile::check(&name))?;
+        Some(name)
     }
 
     /// `close` is no session of a message: DELETE of the conversation ends it.

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use tokio::sync::Mutex;
@@ -19,12 +20,12 @@ use super::stats;
 use super::store_retry::retry_while_unavailable;
 use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageProgress, Partition,
-    Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome, UserId,
+    AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageId, MessageProgress,
+    Partition, Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome, UserDetails, UserId,
 };
 use crate::metrics::{ConnectResult, ConnectStep};
 use crate::rtm::{
-    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
+    CallError, ConnectContext, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
     decode_history_page, outgoing,
 };
 use crate::store::{
@@ -156,27 +157,64 @@ fn publish<H: ConversationHost>(
     }
 }
 
-pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str, String) {
+pub(super) fn frame(
+    bot: &BotConfig,
+    message: &AcceptedMessage,
+    context: &ConnectContext,
+) -> (&'static str, String) {
     match message.new.session {
         SessionRequest::Close => ("close", outgoing::close_session(bot, message.client_message_id)),
-        _ => ("message", outgoing::message(bot, message)),
+        _ => ("message", outgoing::message(bot, message, context)),
     }
 }
 
-/// Opens a socket when the bot's budget allows it. Fails as soon as the lease is not valid.
+/// Reads the context that an earlier owner's message gave the session. It is empty if the message has expired.
+async fn stored_context<H: ConversationHost>(
+    host: &H,
+    conversation: &ConversationId,
+    id: MessageId,
+    details: UserDetails,
+) -> Result<ConnectContext, ConnectFailure> {
+    match host.store().message(conversation, id, None).await {
+        Ok(message) => {
+            let content = message.as_ref().map(|message| &message.accepted.new.content);
+            Ok(ConnectContext::new(content, details))
+        }
+        Err(error) => {
+            info!(bot = %conversation.bot(), %error, "the context of a connection could not be read; retrying");
+            let words = "the bridge could not read the context of the session from its store".into();
+            Err(ConnectFailure::Unavailable { words, retry_after: None })
+        }
+    }
+}
+
+/// The context of a connect, as far as this owner knows it.
+pub(super) enum ContextSource {
+    Known(Rc<ConnectContext>),
+    /// A message of the session has it. The details of the user are known.
+    Stored(MessageId, UserDetails),
+}
+
+/// Opens a socket when the bot's budget allows it. Fails as soon as the lease is not valid. Returns the context that the
+/// connection got.
 pub(super) async fn connect<H: ConversationHost>(
     host: &H,
     bot: &BotConfig,
     conversation: &ConversationId,
     mode: ConnectMode,
+    context: ContextSource,
     mailbox: &Mailbox,
     grant: &Mutex<Option<Grant>>,
-) -> Result<PlatformSocket, ConnectFailure> {
+) -> Result<(PlatformSocket, Rc<ConnectContext>), ConnectFailure> {
     let (user, partition) = (conversation.user(), Partition::of(conversation));
+    let context = match context {
+        ContextSource::Known(context) => context,
+        ContextSource::Stored(id, details) => Rc::new(stored_context(host, conversation, id, details).await?),
+    };
     let connecting = async {
         host.connect_permit(bot, conversation, mailbox).await;
         let mut grant = grant.lock().await;
-        host.connector().connect(bot, user, mode, &mut grant, wall_clock::now()).await
+        host.connector().connect(bot, user, mode, &context, &mut grant, wall_clock::now()).await
     };
     let mut connecting = pin!(connecting);
     // Budget, grant, ticket and handshake take time, so the lease is checked before each poll.
@@ -193,11 +231,12 @@ pub(super) async fn connect<H: ConversationHost>(
     let error = match result {
         Ok(socket) => {
             count(ConnectStep::Socket, ConnectResult::Ok);
-            return Ok(socket);
+            return Ok((socket, Rc::clone(&context)));
         }
         Err(error) => error,
     };
     let phase = match error.phase() {
+        "assertion" => ConnectStep::Assertion,
         "grant" => ConnectStep::Grant,
         "start" => ConnectStep::Start,
         _ => ConnectStep::Socket,
@@ -226,6 +265,7 @@ pub(super) async fn history<H: ConversationHost>(
     bot: &BotConfig,
     user: &UserId,
     after: Option<&str>,
+    context: &Rc<ConnectContext>,
     grant: &Mutex<Option<Grant>>,
     urgent: &Cell<bool>,
 ) -> Result<HistoryPage, HistoryFailure> {
@@ -239,7 +279,7 @@ pub(super) async fn history<H: ConversationHost>(
     };
     let mut own = None;
     let grant = shared.as_deref_mut().unwrap_or(&mut own);
-    let page = host.connector().fetch_history_page(bot, user, grant, after, wall_clock::now()).await;
+    let page = host.connector().fetch_history_page(bot, user, context, grant, after, wall_clock::now()).await;
     let body = page.map_err(|error| {
         info!(bot = %bot.name, %error, "history could not be read");
         if error.retry() == RetryAdvice::Never {
@@ -260,7 +300,7 @@ mod tests {
 
     use super::*;
     use crate::domain::fixtures::{accepted_message, conversation, new_message};
-    use crate::domain::{Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageId, NewMessage};
+    use crate::domain::{Callback, ConversationRecord, DeliveryId, DeliveryKind, NewMessage};
 
     #[test]
     fn messages_failed_by_a_panic_are_delivered_to_their_target() {

@@ -4,6 +4,7 @@
 //! (connect, write, history) are boxed while they run, so an idle conversation holds no memory for them. The driver
 //! decides nothing.
 
+mod context_cache;
 mod events;
 
 use std::cell::Cell;
@@ -18,9 +19,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info};
 
+use self::context_cache::ContextCache;
 use self::events::DriverEvent;
 use super::conversation_host::ConversationHost;
-use super::input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, SocketLoss};
+use super::input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, SocketLoss, SocketRequest};
 use super::machine::Machine;
 use super::mailbox::Mailbox;
 use super::{calls, stats};
@@ -28,7 +30,7 @@ use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, ConversationId, LinkState, MessageId, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{
-    ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame, outgoing,
+    ConnectContext, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame, outgoing,
 };
 use crate::store::{ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult};
 
@@ -42,6 +44,8 @@ pub enum ExitReason {
     /// Another owner has the partition.
     Fenced,
 }
+
+type ConnectOutcome = Result<(PlatformSocket, Rc<ConnectContext>), ConnectFailure>;
 
 type PendingCall<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -83,7 +87,8 @@ struct Driver<H> {
     socket: Option<PlatformSocket>,
     /// The lock makes the request of a grant single-flight for connects and reads of history.
     grant: Rc<Mutex<Option<Grant>>>,
-    connecting: Option<PendingCall<Result<PlatformSocket, ConnectFailure>>>,
+    context: ContextCache,
+    connecting: Option<PendingCall<ConnectOutcome>>,
     writing: Option<PendingCall<Result<WriteResult, StoreError>>>,
     reading: Option<PendingCall<Option<ConversationSnapshot>>>,
     history: Option<PendingCall<Result<HistoryPage, HistoryFailure>>>,
@@ -123,6 +128,7 @@ impl<H: ConversationHost> Driver<H> {
             machine.step(now, input, &mut effects);
         }
         mailbox.set_connection(machine.connection(now));
+        let context = ContextCache::new(host.connector().empty_context());
         Ok(Box::new(Self {
             metrics,
             host,
@@ -134,6 +140,7 @@ impl<H: ConversationHost> Driver<H> {
             effects,
             socket: None,
             grant: Rc::default(),
+            context,
             connecting: None,
             writing: None,
             reading: None,
@@ -232,7 +239,7 @@ impl<H: ConversationHost> Driver<H> {
                     (Rc::clone(&self.host), self.fence, self.conversation.clone());
                 self.reading = Some(Box::pin(async move { calls::load(&*host, fence, &conversation).await }));
             }
-            Effect::Connect(mode) => self.connect(mode),
+            Effect::Connect(request) => self.connect(request),
             Effect::Send(message) => return Box::pin(self.send(&message)).await,
             Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
@@ -282,19 +289,21 @@ impl<H: ConversationHost> Driver<H> {
         None
     }
 
-    fn connect(&mut self, mode: ConnectMode) {
+    fn connect(&mut self, request: SocketRequest) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
         let (conversation, mailbox) = (self.conversation.clone(), Rc::clone(&self.mailbox));
+        let (mode, context) = (request.mode, self.context.source(&request));
         self.connecting = Some(Box::pin(async move {
-            calls::connect(&*host, &bot, &conversation, mode, &mailbox, &grant).await
+            calls::connect(&*host, &bot, &conversation, mode, context, &mailbox, &grant).await
         }));
     }
 
     fn read_history(&mut self, after: Option<Box<str>>) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
         let (user, urgent) = (self.conversation.user().clone(), Rc::clone(&self.urgent));
+        let context = Rc::clone(self.context.current());
         self.history = Some(Box::pin(async move {
-            calls::history(&*host, &bot, &user, after.as_deref(), &grant, &urgent).await
+            calls::history(&*host, &bot, &user, after.as_deref(), &context, &grant, &urgent).await
         }));
     }
 
@@ -330,7 +339,8 @@ impl<H: ConversationHost> Driver<H> {
         }
         self.host.writing(&self.conversation, message.id);
         self.machine.step(self.host.clock().now(), Input::Writing, &mut self.effects);
-        let (kind, text) = calls::frame(&self.bot, message);
+        let (kind, text) = calls::frame(&self.bot, message, self.context.current());
+        self.context.on_sent(message);
         self.metrics.frame_sent(kind);
         self.say(text).await
     }

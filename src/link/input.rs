@@ -107,7 +107,7 @@ pub enum Effect {
     /// Read the lane, and answer with `Lane` after any time.
     ReadLane,
     /// Open a socket if the lease is valid, and answer with `Connected` or `ConnectFailed`. No socket is open before.
-    Connect(ConnectMode),
+    Connect(SocketRequest),
     /// Send this message over the open socket if the lease is valid, else answer with `Withheld`. `Writing` precedes
     /// the first byte, and a failure is a `Lost`. Without `Writing` no byte was sent. The send is void if the machine
     /// does not want it any more ([`super::Machine::is_sending`]). A message that ends the session sends that instead
@@ -141,6 +141,17 @@ pub enum Effect {
     Chunk(Arc<ReplyChunk>),
     /// Let the conversation leave memory: it has no open message, no write in flight and no socket.
     Rest,
+}
+
+/// A socket to open.
+#[derive(Debug, Clone)]
+pub struct SocketRequest {
+    /// The effect on the platform's session.
+    pub mode: ConnectMode,
+    /// The first message that waits for the socket, if there is one.
+    pub opener: Option<Arc<AcceptedMessage>>,
+    /// The message whose custom data and tags the platform and the bot get. It is the opener, or an ended message.
+    pub context: Option<MessageId>,
 }
 
 /// Why a socket or a running connect is dropped.

@@ -22,12 +22,14 @@
 //! * [`record_owner`]: the records of history and their turns
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
+//! * [`connect_message`]: messages that only connect, so that the bot speaks first
 //! * [`exit_phase`]: the way out of memory
 //! * [`reconcile`]: a store that lost data
 //! * [`connection_status`]: the link as callers see it
 
 mod backfill;
 mod close_code;
+mod connect_message;
 mod connection_status;
 mod end_session;
 mod exit_phase;

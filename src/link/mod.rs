@@ -39,7 +39,9 @@ pub use crate::store::StoreClock;
 pub use calls::fail_open;
 pub use conversation_host::ConversationHost;
 pub use driver::{ExitReason, run};
-pub use input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, OutOfTurnReply, SocketLoss};
+pub use input::{
+    AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, OutOfTurnReply, SocketLoss, SocketRequest,
+};
 pub use machine::Machine;
 pub use mailbox::Mailbox;
 pub use stats::{FRAMES_IN, FRAMES_OUT};

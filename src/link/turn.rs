@@ -3,9 +3,12 @@
 //! The protocol has no end mark (protocol.md 7.7). A turn ends by the first of the five rules of api.md section 1,
 //! which [`Turn::verdict`] checks in their order.
 
+mod connect_turn;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::connect_turn::CONNECT_DEADLINE;
 use super::open_streams::JoinedReply;
 use crate::config::BotConfig;
 use crate::domain::{
@@ -75,8 +78,14 @@ pub(crate) struct Turn {
     /// Replies over a later link while the receipt is not proved. A proof joins them.
     deferred: Vec<JoinedReply>,
     deferred_signal: Option<EndedBy>,
-    /// When this owner wrote the message to a socket last.
+    /// When this owner wrote the message to a socket last. For a message that only connects, when the socket opened.
     pub(crate) written_at: Option<Timestamp>,
+    /// When this owner resumed the turn of an earlier one.
+    resumed_at: Option<Timestamp>,
+    /// Whether the link was lost in this turn.
+    lost: bool,
+    /// Whether history did not tell what the bot said without a link.
+    unheard: bool,
 }
 
 impl Turn {
@@ -98,7 +107,7 @@ impl Turn {
             resent: false,
             expect,
             quiet: rules.quiet().or(if expect.is_none() { Some(bot.quiet) } else { None }),
-            deadline: deadline(&message, bot),
+            deadline: turn_time(&message, bot),
             signal: None,
             quiet_from: None,
             more_follows: false,
@@ -106,6 +115,9 @@ impl Turn {
             deferred: Vec::new(),
             deferred_signal: None,
             written_at: None,
+            resumed_at: None,
+            lost: false,
+            unheard: false,
             message,
         }
     }
@@ -113,7 +125,8 @@ impl Turn {
     /// Resumes the turn of a message that an earlier owner sent. Its link is lost.
     pub(crate) fn resume(open: OpenMessage, bot: &BotConfig, head_at: Timestamp, now: Timestamp) -> Self {
         let mut turn = Self::begin(open.accepted, bot, head_at, now);
-        turn.phase = TurnPhase::Broken;
+        turn.on_lost();
+        turn.resumed_at = Some(now);
         if turn.ends_session() {
             // The end of a session may be sent twice.
             turn.resend();
@@ -124,9 +137,15 @@ impl Turn {
         turn
     }
 
-    /// Returns whether an ack or a reply proves that the platform has the message.
-    pub(crate) const fn is_proved(&self) -> bool {
-        self.progress.acked_at.is_some() || self.progress.first_reply_at.is_some()
+    /// Returns whether an ack or a reply proves that the platform has the message. The open socket proves a connect.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.progress.acked_at.is_some() || self.progress.first_reply_at.is_some() || self.is_connect()
+    }
+
+    /// Notes that the link was lost after sending.
+    pub(crate) const fn on_lost(&mut self) {
+        self.phase = TurnPhase::Broken;
+        self.lost = true;
     }
 
     /// Returns whether the message was sent and the end is not decided.
@@ -320,7 +339,8 @@ impl Turn {
     }
 
     pub(crate) fn ends_by(&self) -> Timestamp {
-        self.progress.sent_at.unwrap_or(self.send_by) + self.deadline
+        let at = self.progress.sent_at.unwrap_or(self.send_by) + self.deadline;
+        self.resumed_until().map_or(at, |resumed| at.max(resumed))
     }
 
     /// Returns when history is read for the last time before the deadline, if the bot has not answered.
@@ -353,6 +373,8 @@ impl Turn {
         let secs = self.deadline.as_secs_f64();
         if self.progress.first_reply_at.is_some() {
             TurnOutcome::Answered(EndedBy::Deadline)
+        } else if self.is_connect() {
+            self.silence_outcome()
         } else if self.progress.acked_at.is_some() {
             let detail = format!("the platform has the message, but the bot did not answer within {secs} s");
             TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, detail))
@@ -365,11 +387,17 @@ impl Turn {
     }
 }
 
-/// Returns the time for sending the message, and the time for its turn from then on.
-pub(crate) fn deadline(message: &AcceptedMessage, bot: &BotConfig) -> Duration {
+/// Returns the time for sending the message, or for connecting if it only connects.
+pub(crate) fn send_time(message: &AcceptedMessage, bot: &BotConfig) -> Duration {
     let default =
         if message.new.session == SessionRequest::Close { SESSION_END_DEADLINE } else { bot.deadline };
     message.new.rules.deadline().unwrap_or(default)
+}
+
+/// Returns the time for the turn of the message from then on.
+fn turn_time(message: &AcceptedMessage, bot: &BotConfig) -> Duration {
+    let rule = message.new.rules.deadline();
+    if message.new.is_connect() { rule.unwrap_or(CONNECT_DEADLINE) } else { send_time(message, bot) }
 }
 
 /// Returns the problem of a message that may have reached the bot.

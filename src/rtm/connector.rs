@@ -28,6 +28,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
+use super::connect_context::ConnectContext;
 use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
 use super::jwt::JwtSigner;
@@ -36,7 +37,7 @@ use super::refusal::PlatformRefusal;
 use super::socket::{PlatformSocket, ScratchBuffers};
 use super::ticket::{ConnectMode, Ticket};
 use crate::config::{BotConfig, InvalidJwtKey};
-use crate::domain::{BotName, Timestamp, UserId, parse_http_date};
+use crate::domain::{BotName, Timestamp, UserDetails, UserId, parse_http_date};
 use crate::metrics::ClockDifference;
 use crate::tcp::{self, DnsResolver};
 use crate::tls::{self, TlsError};
@@ -95,6 +96,7 @@ pub struct PlatformConnector {
     signers: HashMap<BotName, Rc<JwtSigner>>,
     scratch: Rc<RefCell<ScratchBuffers>>,
     platform_clock: ClockDifference,
+    empty_context: Rc<ConnectContext>,
 }
 
 /// Two clients that trust the same certificate authorities.
@@ -145,9 +147,11 @@ impl PlatformConnector {
                     PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?, resolve),
                 );
             }
-            let signer = JwtSigner::new(bot)
-                .map_err(|error| ConnectorSetupError::Signer { bot: bot.name.clone(), error })?;
-            signers.insert(bot.name.clone(), Rc::new(signer));
+            if bot.assertion_service.is_none() {
+                let signer = JwtSigner::new(bot)
+                    .map_err(|error| ConnectorSetupError::Signer { bot: bot.name.clone(), error })?;
+                signers.insert(bot.name.clone(), Rc::new(signer));
+            }
         }
         let scratch = Rc::new(RefCell::new(ScratchBuffers::default()));
         Ok(Self {
@@ -156,7 +160,13 @@ impl PlatformConnector {
             signers,
             scratch,
             platform_clock,
+            empty_context: Rc::default(),
         })
+    }
+
+    /// Returns the context of a connect without data and details, which all conversations of the thread share.
+    pub fn empty_context(&self) -> Rc<ConnectContext> {
+        Rc::clone(&self.empty_context)
     }
 
     /// Returns the clients that reach this bot's platform.
@@ -164,9 +174,10 @@ impl PlatformConnector {
         self.own.get(&bot.name).unwrap_or(&self.public)
     }
 
-    /// Opens a socket for `user`: uses or renews the grant in `grant`, asks for a ticket and uses it at once.
+    /// Opens a socket for `user`: uses or renews the grant in `grant`, asks for a ticket and uses it at once. Grant and
+    /// ticket carry the context, and a grant with another one is renewed.
     ///
-    /// Takes 60 s at most, and twice that if the token has expired. `now` is the wall clock's: it dates the JWT, and the
+    /// Takes 60 s at most, and twice that if the token has expired. An assertion service takes 20 s more for each JWT. `now` is the wall clock's: it dates the JWT, and the
     /// grant's expiry compares with it.
     ///
     /// # Errors
@@ -176,14 +187,17 @@ impl PlatformConnector {
         bot: &BotConfig,
         user: &UserId,
         mode: ConnectMode,
+        context: &Rc<ConnectContext>,
         grant: &mut Option<Grant>,
         now: Timestamp,
     ) -> Result<PlatformSocket, ConnectError> {
         let began = Instant::now();
-        let ticket = self
-            .with_grant(bot, user, grant, now, async |grant| self.start(bot, mode, grant, now).await)
-            .await?;
-        self.open(bot, user, &ticket, now + began.elapsed()).await
+        let start = async |grant: &Grant| self.start(bot, mode, context, grant, now).await;
+        if grant.as_ref().is_some_and(|grant| !grant.serves(context)) {
+            *grant = None;
+        }
+        let ticket = self.with_grant(bot, user, context, grant, now, start).await?;
+        self.open(bot, user, context, &ticket, now + began.elapsed()).await
     }
 
     /// Returns the signer of a bot. A bot that was unknown at the start gets a new signer for each call.
@@ -199,6 +213,7 @@ impl PlatformConnector {
         &self,
         bot: &BotConfig,
         mode: ConnectMode,
+        context: &ConnectContext,
         grant: &Grant,
         now: Timestamp,
     ) -> Result<Ticket, ConnectError> {
@@ -208,7 +223,8 @@ impl PlatformConnector {
         if bot.secure_rtm {
             request = request.insert_header(("x-rtm-v", "1"));
         }
-        let body = StartRequest { bot_info: BotInfo::of(bot), token: EmptyToken {} };
+        let data = context.data(bot);
+        let body = StartRequest { bot_info: context.bot_info(bot, data.as_deref()), token: EmptyToken {} };
         let answer = self.call(ConnectPhase::Start, request, Some(&body), BODY_MAX, now).await?;
         Ticket::parse(&answer, bot, mode, asked)
             .unwrap_or_else(|| Err(incomplete_response(ConnectPhase::Start, &answer, now)))
@@ -220,12 +236,15 @@ impl PlatformConnector {
         &self,
         bot: &BotConfig,
         user: &UserId,
+        context: &ConnectContext,
         ticket: &Ticket,
         now: Timestamp,
     ) -> Result<PlatformSocket, ConnectError> {
         let mut request = self.clients(bot).sockets.ws(ticket.url.as_str());
         if let Some(nonce) = &ticket.nonce {
-            let assertion = self.signer(bot)?.mint(user, now)?;
+            // The grant has merged the identities.
+            let details = UserDetails { merge_with: None, ..context.details.clone() };
+            let assertion = self.assertion(bot, user, &details, now).await?;
             request = request.header(header::SEC_WEBSOCKET_PROTOCOL, subprotocols(&assertion, nonce)?);
         }
         if !ticket.is_fresh(Instant::now()) {
@@ -323,8 +342,9 @@ impl PlatformConnector {
             let text =
                 |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
             let date = text(header::DATE);
-            // A cache tells when it got the answer.
-            if let Some(told) = date.and_then(parse_http_date).filter(|_| text(header::AGE).is_none()) {
+            // A cache tells when it got the answer, and an assertion service has a clock of its own.
+            let is_own = text(header::AGE).is_none() && phase != ConnectPhase::Assertion;
+            if let Some(told) = date.and_then(parse_http_date).filter(|_| is_own) {
                 self.platform_clock.observe(sent, received, told, DATE_RESOLUTION);
             }
             if response.status().is_success() {

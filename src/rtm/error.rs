@@ -24,6 +24,8 @@ pub enum RetryAdvice {
 /// Step of a connect, or the history call. A closed set, fit for a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectPhase {
+    /// The request to the bot's assertion service (protocol.md 2.3).
+    Assertion,
     /// `POST …/oAuth/token/jwtgrant` (protocol.md 3).
     Grant,
     /// `POST …/rtm/start` (protocol.md 4).
@@ -38,11 +40,17 @@ impl ConnectPhase {
     /// Returns the name for metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Assertion => "assertion",
             Self::Grant => "grant",
             Self::Start => "start",
             Self::Socket => "socket",
             Self::History => "history",
         }
+    }
+
+    /// Returns the server that answers in this step, for callers.
+    pub(super) const fn server(self) -> &'static str {
+        if matches!(self, Self::Assertion) { "the assertion service" } else { "the platform" }
     }
 }
 
@@ -82,6 +90,19 @@ impl CallError {
             Self::HungUp => "the platform hung up before it answered",
             Self::NotHttp => "the platform's answer broke off or is not valid HTTP",
             Self::TooLarge => "the platform's answer is too large",
+        }
+    }
+
+    /// Returns the same of the assertion service.
+    const fn assertion_message(&self) -> &'static str {
+        match self {
+            Self::Dns => "the assertion service's host name cannot be resolved",
+            Self::Connection(_) => "the connection to the assertion service cannot be opened or broke",
+            Self::Tls(_) => "TLS with the assertion service failed; check its certificate and assertion_url",
+            Self::Timeout => "the assertion service did not answer in time",
+            Self::HungUp => "the assertion service hung up before it answered",
+            Self::NotHttp => "the assertion service's answer broke off or is not valid HTTP",
+            Self::TooLarge => "the assertion service's answer is too large",
         }
     }
 }
@@ -161,6 +182,7 @@ impl ConnectError {
             | Self::TokenExpired { public_message, .. }
             | Self::RateLimited { public_message, .. }
             | Self::Unavailable { public_message, .. } => public_message,
+            Self::Unreachable { phase: ConnectPhase::Assertion, error } => error.assertion_message(),
             Self::Unreachable { error, .. } => error.public_message(),
             Self::StaleTicket => "the platform's socket address expired before it could be used",
             Self::Signer(_) => {
@@ -169,7 +191,7 @@ impl ConnectError {
         }
     }
 
-    /// Returns the failed step for metrics: `grant`, `start`, `socket` or `history`.
+    /// Returns the failed step for metrics: `assertion`, `grant`, `start`, `socket` or `history`.
     pub const fn phase(&self) -> &'static str {
         match self {
             Self::Rejected { phase, .. }

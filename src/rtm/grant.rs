@@ -4,11 +4,13 @@
 //! It is also renewed once if a call reports it as expired, because clocks differ and a platform may forget.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
+use super::connect_context::ConnectContext;
 use super::connector::{BODY_MAX, EmptyToken, PlatformConnector, endpoint_url, incomplete_response};
 use super::error::{ConnectError, ConnectPhase};
 use super::outgoing::BotInfo;
@@ -26,6 +28,8 @@ pub struct Grant {
     token: SecretString,
     /// End of its use; `None` if the platform named no expiry.
     renew_at: Option<Timestamp>,
+    /// The context that the platform got with it.
+    context: Rc<ConnectContext>,
 }
 
 impl Grant {
@@ -41,12 +45,17 @@ impl Grant {
             let margin = (expires.since(now) / 10).min(MARGIN_MAX);
             expires - margin
         });
-        is_usable.then(|| Self { token: token.into(), renew_at })
+        is_usable.then(|| Self { token: token.into(), renew_at, context: Rc::default() })
     }
 
     /// Returns whether the grant may be used at `now`: not in the last 60 s, or the last tenth, of its life.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         self.renew_at.is_none_or(|renew_at| now < renew_at)
+    }
+
+    /// Returns whether the platform got this context with the grant.
+    pub(super) fn serves(&self, context: &ConnectContext) -> bool {
+        self.context.serves(context)
     }
 
     pub(super) const fn token(&self) -> &SecretString {
@@ -69,12 +78,13 @@ struct GrantRequest<'a> {
 }
 
 impl PlatformConnector {
-    /// Makes a call with the grant in `slot`, or with a new one that stays there. If the call reports an expired
-    /// token, this drops the grant and repeats the call once with a new one.
+    /// Makes a call with the grant in `slot`, or with a new one of this context that stays there. If the call reports an
+    /// expired token, this drops the grant and repeats the call once with a new one.
     pub(super) async fn with_grant<T>(
         &self,
         bot: &BotConfig,
         user: &UserId,
+        context: &Rc<ConnectContext>,
         slot: &mut Option<Grant>,
         now: Timestamp,
         call: impl AsyncFn(&Grant) -> Result<T, ConnectError>,
@@ -83,7 +93,7 @@ impl PlatformConnector {
         loop {
             let grant = match slot.take() {
                 Some(grant) if grant.is_usable(now) => slot.insert(grant),
-                _ => slot.insert(self.grant(bot, user, now).await?),
+                _ => slot.insert(self.grant(bot, user, context, now).await?),
             };
             match call(grant).await {
                 Err(error @ ConnectError::TokenExpired { .. }) => {
@@ -99,15 +109,23 @@ impl PlatformConnector {
     }
 
     /// Calls `POST …/oAuth/token/jwtgrant` (protocol.md 3), with a new JWT.
-    async fn grant(&self, bot: &BotConfig, user: &UserId, now: Timestamp) -> Result<Grant, ConnectError> {
-        let assertion = self.signer(bot)?.mint(user, now)?;
+    async fn grant(
+        &self,
+        bot: &BotConfig,
+        user: &UserId,
+        context: &Rc<ConnectContext>,
+        now: Timestamp,
+    ) -> Result<Grant, ConnectError> {
+        let assertion = self.assertion(bot, user, &context.details, now).await?;
+        let data = context.data(bot);
         let body = GrantRequest {
             assertion: assertion.expose_secret(),
-            bot_info: BotInfo::of(bot),
+            bot_info: context.bot_info(bot, data.as_deref()),
             token: EmptyToken {},
         };
         let request = self.clients(bot).calls.post(endpoint_url(bot, "/oAuth/token/jwtgrant"));
         let answer = self.call(ConnectPhase::Grant, request, Some(&body), BODY_MAX, now).await?;
-        Grant::read(&answer, now).ok_or_else(|| incomplete_response(ConnectPhase::Grant, &answer, now))
+        let grant = Grant::read(&answer, now).map(|grant| Grant { context: Rc::clone(context), ..grant });
+        grant.ok_or_else(|| incomplete_response(ConnectPhase::Grant, &answer, now))
     }
 }

@@ -3,9 +3,12 @@
 //!
 //! This file only fetches; [`super::history_page`] decodes.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::connect_context::ConnectContext;
 use super::connector::{BODY_MAX, PlatformConnector, bearer_header, endpoint_url};
 use super::error::{ConnectError, ConnectPhase};
 use super::grant::Grant;
@@ -48,7 +51,7 @@ struct HistoryQuery<'a> {
 impl PlatformConnector {
     /// Fetches one page of the conversation of `user` and the bot, 10 messages at most, as the platform sends it.
     ///
-    /// The member `moreAvailable` says whether to ask for another. A page may have `max_message_bytes` of the bot,
+    /// A new grant has the context. The member `moreAvailable` says whether to ask for another. A page may have `max_message_bytes` of the bot,
     /// and at least 256 KiB.
     ///
     /// # Errors
@@ -57,6 +60,7 @@ impl PlatformConnector {
         &self,
         bot: &BotConfig,
         user: &UserId,
+        context: &Rc<ConnectContext>,
         grant: &mut Option<Grant>,
         page: impl Into<HistoryStart<'_>>,
         now: Timestamp,
@@ -68,7 +72,7 @@ impl PlatformConnector {
         };
         let query = HistoryQuery { bot_id: &bot.task_bot_id, limit: PAGE_SIZE, offset, forward, message_id };
         let body_max = bot.max_message_bytes.max(BODY_MAX);
-        self.with_grant(bot, user, grant, now, async |grant| {
+        self.with_grant(bot, user, context, grant, now, async |grant| {
             let request = self
                 .clients(bot)
                 .calls

@@ -3,6 +3,8 @@
 //! protocol.md is the source of every fact. Frames are read leniently and written strictly. This layer does not know
 //! turns, lanes or the store. It reports what the platform sent, and `link` decides.
 
+mod assertion_service;
+mod connect_context;
 mod connector;
 mod correlation_id;
 mod decode;
@@ -25,6 +27,7 @@ mod ticket;
 #[cfg(test)]
 mod tests;
 
+pub use connect_context::ConnectContext;
 pub use connector::{ConnectorSetupError, PlatformConnector};
 pub use decode::decode_frame;
 pub use error::{CallError, ConnectError, ConnectPhase, RetryAdvice};

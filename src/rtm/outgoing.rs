@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::connect_context::{ConnectContext, custom_data};
 use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, Attachment, JsonObject};
 
@@ -24,6 +25,8 @@ struct OutgoingFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<OutgoingMessage<'a>>,
     bot_info: BotInfo<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom_data: Option<&'a RawValue>,
     client: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<&'a RawValue>,
@@ -56,6 +59,15 @@ impl<'a> BotInfo<'a> {
     pub(super) fn of(bot: &'a BotConfig) -> Self {
         Self { chat_bot: &bot.chat_bot, task_bot_id: &bot.task_bot_id, custom_data: None, meta_tags: None }
     }
+
+    /// Returns the same with custom data and tags.
+    pub(super) const fn with_context(
+        self,
+        custom_data: Option<&'a RawValue>,
+        meta_tags: Option<&'a RawValue>,
+    ) -> Self {
+        Self { custom_data, meta_tags, ..self }
+    }
 }
 
 impl<'a> OutgoingFrame<'a> {
@@ -67,6 +79,7 @@ impl<'a> OutgoingFrame<'a> {
             resourceid,
             message: None,
             bot_info: BotInfo::of(bot),
+            custom_data: None,
             client: CLIENT_NAME,
             meta: None,
         }
@@ -80,22 +93,26 @@ impl<'a> OutgoingFrame<'a> {
 }
 
 /// Returns the frame of a user's message (protocol.md 6.1). The platform acknowledges it by its `clientMessageId`.
-pub fn message(bot: &BotConfig, message: &AcceptedMessage) -> String {
+///
+/// Its own custom data and tags replace those of the connection's context.
+pub fn message(bot: &BotConfig, message: &AcceptedMessage, context: &ConnectContext) -> String {
     let content = &message.new.content;
     let body = content.body();
     let mut frame = OutgoingFrame::new(bot, MESSAGE_RESOURCE, message.client_message_id);
-    // The mobile SDKs put custom data into the message, the Web SDK puts it into botInfo. The author of a bot chooses
-    // which of the two it reads, so the frame has both.
-    let custom_data = content.custom_data.as_ref().map(JsonObject::raw);
-    frame.bot_info.custom_data = custom_data;
+    // The Web SDK puts custom data into botInfo, the mobile SDKs into the message, and the webhook channel at the top.
+    // The author of a bot chooses one of these places (protocol.md 14), so the frame has all.
+    let data = custom_data(bot, content.custom_data.as_ref().or(context.custom_data.as_ref()));
+    let data = data.as_deref();
     // All sources document tags in botInfo only. A second copy could be counted twice.
-    frame.bot_info.meta_tags = content.meta_tags.as_ref().map(JsonObject::raw);
+    let tags = content.meta_tags.as_ref().or(context.meta_tags.as_ref());
+    frame.bot_info = frame.bot_info.with_context(data, tags.map(JsonObject::raw));
+    frame.custom_data = data;
     frame.meta = content.meta.as_ref().map(JsonObject::raw);
     frame.message = Some(OutgoingMessage {
         body: &body,
         render_msg: content.display_text.as_deref(),
         attachments: &content.attachments,
-        custom_data,
+        custom_data: data,
     });
     frame.to_json()
 }
@@ -131,6 +148,10 @@ mod tests {
         AcceptedMessage { position: 1, client_message_id: 1_763_845_000_123, ..accepted_message(new) }
     }
 
+    fn message(bot: &BotConfig, accepted: &AcceptedMessage) -> String {
+        super::message(bot, accepted, &ConnectContext::default())
+    }
+
     fn parsed(frame: &str) -> Value {
         serde_json::from_str(frame).unwrap()
     }
@@ -149,9 +170,12 @@ mod tests {
         assert_eq!(parsed(&frame), expected);
     }
 
+    fn object(text: &str) -> JsonObject {
+        serde_json::from_str(text).unwrap()
+    }
+
     #[test]
     fn custom_data_goes_out_untouched() {
-        let object = |text: &str| serde_json::from_str::<JsonObject>(text).unwrap();
         let mut content = MessageContent::new("YES_1").unwrap();
         content.display_text = Some("Yes".into());
         content.attachments =
@@ -160,16 +184,40 @@ mod tests {
         content.meta_tags = Some(object(r#"{"userLevelTags":[{"name":"a","value":"b"}]}"#));
         content.meta = Some(object(r#"{"timezone":"Europe/Paris"}"#));
         let frame = message(&bot(), &accepted(content));
-        let both = frame.matches(r#""customData":{"amount": 1.50, "id": 12345678901234567890123}"#).count();
-        assert_eq!(both, 2, "{frame}");
+        let places = frame.matches(r#""customData":{"amount": 1.50, "id": 12345678901234567890123}"#).count();
+        assert_eq!(places, 3, "{frame}");
         let frame = parsed(&frame);
         assert_eq!(frame["message"]["body"], "YES_1");
         assert_eq!(frame["message"]["renderMsg"], "Yes");
         assert_eq!(frame["message"]["attachments"], json!([{ "fileId": "f-1", "fileName": "a.png" }]));
         assert!(frame["message"]["customData"].is_object() && frame["botInfo"]["customData"].is_object());
+        assert!(frame["customData"].is_object());
         assert_eq!(frame["botInfo"]["metaTags"]["userLevelTags"][0]["name"], "a");
         assert_eq!(frame["message"].get("metaTags"), None);
         assert_eq!(frame["meta"], json!({ "timezone": "Europe/Paris" }));
+    }
+
+    #[test]
+    fn frame_carries_the_context_unless_its_message_has_its_own() {
+        let context = ConnectContext {
+            custom_data: Some(object(r#"{"tier":"gold"}"#)),
+            meta_tags: Some(object(r#"{"userLevelTags":[]}"#)),
+            ..ConnectContext::default()
+        };
+        let bot = BotConfig { custom_data: Some(object(r#"{"from":"bridge","tier":"none"}"#)), ..bot() };
+        let sent = |content| parsed(&super::message(&bot, &accepted(content), &context));
+        let plain = sent(MessageContent::new("hi").unwrap());
+        let both = json!({"from": "bridge", "tier": "gold"});
+        for place in [&plain["customData"], &plain["botInfo"]["customData"], &plain["message"]["customData"]]
+        {
+            assert_eq!(*place, both);
+        }
+        assert_eq!(plain["botInfo"]["metaTags"], json!({"userLevelTags": []}));
+        let mut own = MessageContent::new("hi").unwrap();
+        (own.custom_data, own.meta_tags) = (Some(object(r#"{"page":7}"#)), Some(object("{}")));
+        let own = sent(own);
+        assert_eq!(own["customData"], json!({"from": "bridge", "tier": "none", "page": 7}));
+        assert_eq!(own["botInfo"]["metaTags"], json!({}));
     }
 
     #[test]

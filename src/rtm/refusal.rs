@@ -40,19 +40,22 @@ impl PlatformRefusal<'_> {
     /// Returns the error that the answer means (protocol.md 3.3, 4.4).
     pub(super) fn into_error(self, now: Timestamp) -> ConnectError {
         let Self { phase, status, .. } = self;
+        let server = phase.server();
         let refused = ErrorEntry::read(self.body).filter(ErrorEntry::is_reason);
         let said = refused.as_ref().and_then(|first| first.msg.as_deref()).unwrap_or_default();
         let public_message = match (said, self.location) {
             ("", Some(location)) if (300..400).contains(&status) => {
                 let host = url::Url::parse(location).ok().and_then(|url| url.host_str().map(str::to_owned));
                 let host = host.unwrap_or_else(|| "another path of the same host".to_owned());
-                redact(&format!("the platform redirects to {host} ({status}); redirects are not followed"))
+                redact(&format!("{server} redirects to {host} ({status}); redirects are not followed"))
             }
-            ("", _) if (200..300).contains(&status) => "the platform's answer lacks the needed fields".into(),
-            ("", _) => format!("the platform answered {status} without a reason").into(),
-            (said, _) => redact(&format!("the platform answered {status}: {said}")),
+            ("", _) if (200..300).contains(&status) => {
+                format!("{server}'s answer lacks the needed fields").into()
+            }
+            ("", _) => format!("{server} answered {status} without a reason").into(),
+            (said, _) => redact(&format!("{server} answered {status}: {said}")),
         };
-        let expired = phase != ConnectPhase::Grant
+        let expired = !matches!(phase, ConnectPhase::Grant | ConnectPhase::Assertion)
             && (status == 401 || refused.as_ref().is_some_and(ErrorEntry::expired));
         match status {
             _ if expired => ConnectError::TokenExpired { phase, public_message },
@@ -66,6 +69,10 @@ impl PlatformRefusal<'_> {
             // Only the platform refuses for good. An answer in another form comes from a gateway before it, which may
             // be starting, or not know the platform's new address yet.
             400..=499 if refused.is_some() => ConnectError::Rejected { phase, public_message },
+            // A service of a customer has errors in any form. These mean that the request itself is not taken.
+            400 | 401 | 403 | 405 | 415 | 422 if phase == ConnectPhase::Assertion => {
+                ConnectError::Rejected { phase, public_message }
+            }
             _ => ConnectError::Unavailable { phase, public_message },
         }
     }

@@ -112,7 +112,9 @@ fn address(url: &str, bot: &BotConfig, mode: ConnectMode) -> Result<Url, Connect
         _ => return Err(unusable()),
     };
     url.set_scheme(scheme).map_err(|()| unusable())?;
-    if let Some(parameter) = mode.parameter(bot.connection_mode) {
+    // A reconnect brings no welcome.
+    let skip = (bot.skip_welcome && mode != ConnectMode::Reconnect).then_some("isSkipOnConnect=true");
+    for parameter in [mode.parameter(bot.connection_mode), skip].into_iter().flatten() {
         let query = match url.query() {
             None | Some("") => parameter.to_owned(),
             Some(query) => format!("{query}&{parameter}"),

@@ -4,6 +4,7 @@
 mod broken_links;
 mod callbacks;
 mod callers;
+mod connect_events;
 mod connections;
 mod connects;
 mod conversations;

@@ -171,12 +171,12 @@ impl FleetWorld {
             Effect::ReadLane => {
                 self.ask(slot, CallPurpose::Lane { user, number }, StoreRequest::Open(fence, name));
             }
-            Effect::Connect(mode) => {
+            Effect::Connect(request) => {
                 let attempt = self.number();
                 if let Some(conversation) = self.conversation(slot, user, number) {
                     conversation.connecting = Some(attempt);
                 }
-                return self.connect(slot, user, number, attempt, mode);
+                return self.connect(slot, user, number, attempt, request.mode);
             }
             Effect::Send(message) => {
                 let machine = conversation.machine.as_ref();

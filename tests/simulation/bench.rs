@@ -27,6 +27,8 @@ pub(super) struct Bench {
     /// An input between the next send and its first byte.
     pub(super) early: Option<Input>,
     pub(super) connects: Vec<ConnectMode>,
+    /// The messages whose context the connects carry.
+    pub(super) contexts: Vec<Option<MessageId>>,
     pub(super) sends: Vec<(u64, Timestamp)>,
     pub(super) history_reads: Vec<(Option<Box<str>>, Timestamp)>,
     pub(super) completed: Vec<Message>,
@@ -72,6 +74,7 @@ impl Bench {
             withholds: false,
             early: None,
             connects: Vec::new(),
+            contexts: Vec::new(),
             sends: Vec::new(),
             history_reads: Vec::new(),
             completed: Vec::new(),
@@ -130,7 +133,10 @@ impl Bench {
                         self.give(Input::Stored { lost: false });
                     }
                 }
-                Effect::Connect(mode) => self.connects.push(mode),
+                Effect::Connect(request) => {
+                    self.connects.push(request.mode);
+                    self.contexts.push(request.context);
+                }
                 Effect::Send(message) => {
                     if self.withholds {
                         self.give(Input::Lease(false));

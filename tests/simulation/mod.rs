@@ -7,6 +7,7 @@
 mod backfill;
 mod bench;
 mod broken_link;
+mod connect_message;
 mod connection;
 mod echoes;
 mod end_session;

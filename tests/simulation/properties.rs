@@ -9,8 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rtm_bridge::domain::fixtures::START;
 use rtm_bridge::domain::{
-    AcceptedMessage, ConversationRecord, EntryBody, MessageId, MessageProgress, ResendPolicy, SessionRequest,
-    Timestamp, TurnRules,
+    AcceptedMessage, ConversationRecord, EntryBody, MessageContent, MessageEvent, MessageId, MessageProgress,
+    ResendPolicy, SessionRequest, Timestamp, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, Effect, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::{BotResponse, HistoryPage, IncomingFrame};
@@ -64,7 +64,7 @@ enum RandomInput {
 fn random_input() -> impl Strategy<Value = RandomInput> {
     let code = prop::sample::select(vec![1000, 1002, 1005, 1006, 1007, 1008, 1009, 1011]);
     prop_oneof![
-        4 => (0..4u8, any::<bool>(), any::<bool>(), any::<bool>())
+        4 => (0..6u8, any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(session, resend, expect, hinted)| RandomInput::Post { session, resend, expect, hinted }),
         1 => Just(RandomInput::Woken),
         6 => (0..5_000u16).prop_map(RandomInput::Pass),
@@ -226,7 +226,13 @@ impl MachineTrial {
                     SessionRequest::New,
                     SessionRequest::NewKeepAgent,
                     SessionRequest::Close,
+                    SessionRequest::New,
+                    SessionRequest::Continue,
                 ][usize::from(session)];
+                if session > 3 {
+                    new.event = Some(MessageEvent::Connect);
+                    new.content = MessageContent::without_text();
+                }
                 new.resend = if resend { ResendPolicy::Auto } else { ResendPolicy::Never };
                 new.rules = TurnRules::new(expect.then_some(2), None, None).unwrap();
                 let message = accepted(self.posted.len() as u64, self.now, new);

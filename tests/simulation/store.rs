@@ -38,6 +38,8 @@ pub(super) struct StoreModel {
     pub(super) replies: HashMap<Box<str>, (Box<str>, bool)>,
     /// The messages whose bytes were sent at least once.
     pub(super) sent: HashSet<MessageId>,
+    /// The connects whose socket was open. The store may have lost them before it learnt of that.
+    pub(super) opened: HashSet<MessageId>,
     /// The entry that readers may have read at each place of each journal.
     read: HashMap<(u64, u64), String>,
     last_write: Option<Arc<ConversationWrite>>,
@@ -111,8 +113,8 @@ impl StoreModel {
     /// Goes back to an earlier state. Sent messages stay sent.
     pub(super) fn go_back(&mut self, past: Self) {
         let (sent, read) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.read));
-        let receivers = std::mem::take(&mut self.receivers);
-        *self = Self { sent, read, receivers, lossy: true, ..past };
+        let (opened, receivers) = (std::mem::take(&mut self.opened), std::mem::take(&mut self.receivers));
+        *self = Self { sent, opened, read, receivers, lossy: true, ..past };
     }
 
     /// Performs a write.
@@ -138,7 +140,13 @@ impl StoreModel {
         for change in &write.changes {
             match change {
                 ConversationChange::Sent { message, at } => match self.open_message(*message, "sent")? {
-                    Some(open) => _ = open.progress.sent_at.get_or_insert(*at),
+                    Some(open) => {
+                        open.progress.sent_at.get_or_insert(*at);
+                        // The open socket is all that such a message needs.
+                        if open.accepted.new.is_connect() {
+                            self.sent.insert(*message);
+                        }
+                    }
                     None => missed = true,
                 },
                 ConversationChange::Acked { message, at } => {
@@ -270,7 +278,7 @@ impl StoreModel {
             }
             return Ok(());
         };
-        if !self.sent.contains(&message) {
+        if !self.sent.contains(&message) && !self.opened.contains(&message) {
             return Err(format!("a reply is joined to {message}, which was not sent"));
         }
         if reply.late {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, GapReason, Message, MessageId, NewMessage, ResendPolicy, SessionRequest,
-    Timestamp, TraceId, TurnOutcome, TurnRules,
+    AcceptedMessage, Correlation, GapReason, Message, MessageContent, MessageEvent, MessageId, NewMessage,
+    ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
@@ -100,6 +100,8 @@ pub(super) struct World {
     receivers: Rng,
     /// Draws the times that frames carry, for the same reason.
     clocks: Rng,
+    /// Draws the messages that only connect, for the same reason.
+    connects: Rng,
     faults: FaultPlan,
     bot: Arc<BotConfig>,
     now: u64,
@@ -141,6 +143,8 @@ pub(super) struct World {
     killed_at: u64,
     /// The messages that were completed in this life.
     completed: HashSet<MessageId>,
+    /// The messages that only connect.
+    posted_connects: HashSet<MessageId>,
     forgotten: HashSet<MessageId>,
     /// The messages whose sending the store confirmed.
     may_go: HashSet<MessageId>,
@@ -202,9 +206,11 @@ impl World {
             bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()).map(|url| url.as_str().into());
         let mut clocks = Rng::with_seed(seed.rotate_left(32));
         let odd = OddRecords::draw(&mut clocks);
+        let connects = Rng::with_seed(seed.rotate_left(16));
         let mut world = Self {
             receivers,
             clocks,
+            connects,
             bot: Arc::new(bot),
             now: START,
             queue: BTreeMap::new(),
@@ -233,6 +239,7 @@ impl World {
             downtime: 0,
             killed_at: START,
             completed: HashSet::new(),
+            posted_connects: HashSet::new(),
             forgotten: HashSet::new(),
             may_go: HashSet::new(),
             ends: HashMap::new(),
@@ -490,9 +497,16 @@ impl World {
         new.callback =
             self.receivers.choice([None, Some(callback(None)), Some(callback(Some("crm")))]).flatten();
         new.trace = TraceId(self.receivers.choice([0, 7]).unwrap_or_default());
+        if self.connects.u8(0..6) == 0 {
+            new.event = Some(MessageEvent::Connect);
+            new.content = MessageContent::without_text();
+            if new.session == SessionRequest::Close || self.connects.bool() {
+                new.session = SessionRequest::New;
+            }
+        }
         self.posted += 1;
         let now = Timestamp::from_millis(self.now);
-        let continues = new.session == SessionRequest::Continue;
+        let continues = new.session == SessionRequest::Continue && !new.is_connect();
         let may_act = self.lease.valid && self.lease.known;
         if continues
             && may_act
@@ -510,10 +524,13 @@ impl World {
     fn accept(&mut self, new: NewMessage, send_at_accept: bool) -> Arc<AcceptedMessage> {
         self.remember();
         let message = self.truth.accept(Timestamp::from_millis(self.now), new, send_at_accept);
+        if message.new.is_connect() {
+            self.posted_connects.insert(message.id);
+        }
         self.note(|| {
             format!(
-                "posted {} {:?} {:?} {:?}",
-                message.id, message.new.rules, message.new.session, message.new.resend
+                "posted {} {:?} {:?} {:?} {:?}",
+                message.id, message.new.event, message.new.rules, message.new.session, message.new.resend
             )
         });
         message
@@ -725,7 +742,9 @@ impl World {
         // An unavailable store delays every step by design.
         let store = if self.faults.store_fails > 0 { 30_000 } else { 5 * self.faults.store_lag };
         let lost = if self.truth.lossy { 60_000 } else { 0 };
-        let slack = 1000 + store + rate + lost + 2 * self.downtime + 2 * self.hindered;
+        // Each new owner of a connect has five seconds to find the greeting.
+        let resumed = if message.accepted.new.is_connect() { 5000 * u64::from(self.life) } else { 0 };
+        let slack = 1000 + resumed + store + rate + lost + 2 * self.downtime + 2 * self.hindered;
         let most = 2 * u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) + slack;
         let took = u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX);
         if took > most {
@@ -751,7 +770,8 @@ impl World {
     /// Checks that no reply of another link answers a message that never reached the platform.
     fn check_receipt(&self, message: &Message) -> CheckResult {
         let Message { accepted, progress } = message;
-        if self.platform.has_received(accepted.client_message_id) {
+        // The open socket proves a message that only connects.
+        if accepted.new.is_connect() || self.platform.has_received(accepted.client_message_id) {
             return Ok(());
         }
         let written_to = self.written_to.get(&accepted.id);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::domain::MessageStatus;
+use rtm_bridge::domain::{
+    JsonObject, MessageContent, MessageEvent, MessageStatus, UserDetails, UserId, UserProfile,
+};
 use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, ConversationChange};
 
 use super::store_fixture::{MESSAGE_TTL, StoreFixture, accept, conversation, id, neighbours, new, with_key};
@@ -19,6 +21,31 @@ pub(super) async fn accepted_message_is_queued_and_readable(fixture: StoreFixtur
     }
     assert!(fixture.store.message(&alice, id(2), None).await.unwrap().is_none());
     assert!(fixture.store.message(&conversation("bob"), id(1), None).await.unwrap().is_none());
+}
+
+pub(super) async fn accepted_connect_keeps_its_context_and_details(fixture: StoreFixture) {
+    let alice = conversation("alice");
+    let owner = fixture.own(&alice).await;
+    let mut posted = accept(&alice, 1);
+    let mut content = MessageContent::without_text();
+    content.custom_data = Some(serde_json::from_str(r#"{"page": 1.50}"#).unwrap());
+    content.meta_tags = Some(serde_json::from_str(r#"{"tags":[]}"#).unwrap());
+    let profile = UserProfile { first_name: Some("Zoë".into()), last_name: Some("Ruiz".into()) };
+    let details = UserDetails { profile, merge_with: UserId::new("visitor/7").ok() };
+    posted.message.content = content;
+    posted.message.event = Some(MessageEvent::Connect);
+    posted.message.user_details = Some(Box::new(details.clone()));
+    new(fixture.store.accept(posted).await);
+    let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
+    let read = fixture.store.message(&alice, id(1), None).await.unwrap().unwrap();
+    for accepted in [&open.lane[0].accepted, &read.accepted] {
+        let stored = &accepted.new;
+        assert!(stored.is_connect() && stored.content.text().is_empty());
+        let text = |object: &Option<JsonObject>| object.as_ref().unwrap().raw().get().to_owned();
+        assert_eq!(text(&stored.content.custom_data), r#"{"page": 1.50}"#);
+        assert_eq!(text(&stored.content.meta_tags), r#"{"tags":[]}"#);
+        assert_eq!(stored.user_details.as_deref(), Some(&details));
+    }
 }
 
 pub(super) async fn client_message_ids_and_positions_rise(fixture: StoreFixture) {

@@ -93,6 +93,7 @@ fn contract_holds_on_a_cluster() {
 contract! {
     accepts {
         accepted_message_is_queued_and_readable
+        accepted_connect_keeps_its_context_and_details
         client_message_ids_and_positions_rise
         repeated_accept_returns_the_first_answer
         message_id_belongs_to_one_conversation

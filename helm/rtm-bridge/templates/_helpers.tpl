@@ -130,11 +130,18 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* Whether a key of a bot holds an object for the platform, which is written as JSON text. */}}
+{{- define "rtm-bridge.isObject" -}}
+{{- if has . (list "claims" "custom_data") }}true{{ end }}
+{{- end }}
+
 {{/* One table's `key = value` lines. Takes path and table. */}}
 {{- define "rtm-bridge.entries" -}}
 {{- $path := .path }}
 {{- range $key, $value := .table }}
-{{- if include "rtm-bridge.isMounted" $value }}
+{{- if and (kindIs "map" $value) (include "rtm-bridge.isObject" $key) }}
+{{ $key }} = {{ toJson $value | toJson }}
+{{- else if include "rtm-bridge.isMounted" $value }}
 {{ ternary $key (printf "%s_file" $key) (hasSuffix "_file" $key) }} = {{ printf "/etc/rtm-bridge/secrets/%s.%s" $path $key | toJson }}
 {{- else if kindIs "map" $value }}
 {{- else if kindIs "float64" $value }}
@@ -165,7 +172,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 name = {{ toJson $name }}
 {{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" $bot) }}
 {{- range $section, $table := $bot }}
-{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) }}
+{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
 [bots.{{ $section }}]
 {{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s" $name $section) "table" $table) }}
 {{- end }}
@@ -186,9 +193,9 @@ name = {{ toJson $name }}
 {{- if kindIs "map" $table }}{{ $_ := set $tables $section $table }}{{ end }}
 {{- end }}
 {{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
-{{- $_ := set $tables (printf "bots.%s" $name) $bot }}
+{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data") }}
 {{- range $section, $table := $bot }}
-{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) }}
+{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
 {{- $_ := set $tables (printf "bots.%s.%s" $name $section) $table }}
 {{- end }}
 {{- end }}

@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
     ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, LinkState,
-    Message, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome,
+    Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -68,7 +68,8 @@ fn document_knows_every_enum_value() {
 
 #[test]
 fn document_describes_resources_as_written() {
-    let accepted = accepted_message(new_message(conversation("b", "u"), "hi"));
+    let mut accepted = accepted_message(new_message(conversation("b", "u"), "hi"));
+    accepted.new.event = Some(MessageEvent::Connect);
     let id = accepted.id;
     let reply = Reply { partial: true, ..reply(1, Some(id), "hi") };
     let message = Message {
@@ -115,9 +116,10 @@ fn document_describes_resources_as_written() {
         ("Attempt", &delivery["attempts"][0]),
     ] {
         assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
-        // Only a reply with a missing part says so.
+        // Only a reply with a missing part, and a message that is an event, say so.
         let mut required = words(&schemas[name]["required"]);
         required.extend(Some("partial").filter(|_| name == "Reply"));
+        required.extend(Some("event").filter(|_| name == "Message"));
         assert_eq!(keys(resource), required, "{name}");
     }
 }

@@ -49,6 +49,68 @@ fn text_may_be_empty_beside_attachments() {
 }
 
 #[test]
+fn connect_needs_no_text_and_begins_a_session() {
+    let draft = read(r#"{"event":"connect","customData":{"a": 1.50},"metaTags":{"b":2}}"#).unwrap();
+    assert_eq!((draft.event, draft.content.text()), (Some(MessageEvent::Connect), ""));
+    assert_eq!(draft.session, SessionRequest::New);
+    assert_eq!(draft.content.custom_data.unwrap().raw().get(), r#"{"a": 1.50}"#);
+    assert_eq!(draft.content.meta_tags.unwrap().raw().get(), r#"{"b":2}"#);
+    let same = r#"{"event":"connect","session":"continue","text":"","attachments":[],"displayText":null}"#;
+    assert_eq!(read(same).unwrap().session, SessionRequest::Continue);
+    assert_eq!(read(r#"{"event":null,"text":"hi"}"#).unwrap().event, None);
+}
+
+#[test]
+fn connect_with_a_message_for_the_bot_is_refused() {
+    let all =
+        r#"{"event":"connect","text":"hi","displayText":"Hi","attachments":[{"fileId":"f"}],"meta":{}}"#;
+    let mut errors = read(all).unwrap_err();
+    errors.sort();
+    assert_eq!(errors, ["/attachments", "/displayText", "/meta", "/text"]);
+    for event in ["\"hello\"", "7", "{}", "\"Connect\""] {
+        assert_eq!(read(&format!(r#"{{"event":{event}}}"#)).unwrap_err(), ["/event"], "{event}");
+    }
+    assert_eq!(read(r#"{"event":"connect","session":"close"}"#).unwrap_err(), ["/session"]);
+}
+
+#[test]
+fn context_has_a_limit_in_bytes() {
+    let with = |key: &str, length: usize| {
+        let filler = "x".repeat(length - r#"{"a":""}"#.len());
+        read(&format!(r#"{{"text":"hi","{key}":{{"a":"{filler}"}}}}"#))
+    };
+    for key in ["customData", "metaTags"] {
+        assert!(with(key, CONTEXT_MAX_BYTES).is_ok());
+        assert_eq!(with(key, CONTEXT_MAX_BYTES + 1).unwrap_err(), [format!("/{key}")]);
+    }
+}
+
+#[test]
+fn user_details_are_checked_by_field() {
+    let draft =
+        read(r#"{"text":"hi","profile":{"firstName":"Zoë","lastName":"Ruiz"},"mergeWith":"visitor/7"}"#);
+    let details = draft.unwrap().user_details.unwrap();
+    assert_eq!(details.profile.first_name.as_deref(), Some("Zoë"));
+    assert_eq!(details.profile.last_name.as_deref(), Some("Ruiz"));
+    assert_eq!(details.merge_with.unwrap().as_str(), "visitor/7");
+    assert_eq!(
+        read(r#"{"text":"hi","profile":{"firstName":null},"mergeWith":null}"#).unwrap().user_details,
+        None
+    );
+    let long = "x".repeat(257);
+    let bad = format!(
+        r#"{{"text":"hi","profile":{{"firstName":"","lastName":"{long}","age":3}},"mergeWith":"{long}"}}"#
+    );
+    let mut errors = read(&bad).unwrap_err();
+    errors.sort();
+    assert_eq!(errors, ["/mergeWith", "/profile/age", "/profile/firstName", "/profile/lastName"]);
+    assert_eq!(
+        read(r#"{"text":"hi","profile":"Zoë","mergeWith":7}"#).unwrap_err(),
+        ["/profile", "/mergeWith"]
+    );
+}
+
+#[test]
 fn byte_order_mark_before_the_body_is_ignored() {
     assert_eq!(read("\u{feff} {\"text\":\"a\"}").unwrap().content.text(), "a");
     assert_eq!(read("\u{feff}\u{feff}{}").unwrap_err(), [""]);

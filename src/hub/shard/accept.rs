@@ -82,8 +82,8 @@ impl Shard {
         }
         let part = self.partition(partition)?;
         accept.owner = Some(part.active_fence()?);
-        // A message for a new session has to wait for another link.
-        if accept.message.session != SessionRequest::Continue {
+        // A message for a new session has to wait for another link, and a connect sends no frame.
+        if accept.message.session != SessionRequest::Continue || accept.message.is_connect() {
             return None;
         }
         let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_send_at_accept())?;

@@ -47,7 +47,8 @@ impl<H: ConversationHost> Driver<H> {
         }
         if let Some(result) = poll_call(&mut self.connecting, cx) {
             return Poll::Ready(DriverEvent::Input(match result {
-                Ok(socket) => {
+                Ok((socket, context)) => {
+                    self.context.on_connected(context);
                     self.socket = Some(socket);
                     Input::Connected
                 }

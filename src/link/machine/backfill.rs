@@ -197,6 +197,9 @@ impl Machine {
         let Some(backfill) = self.backfill.take() else { return };
         if let Some(missing) = missing {
             self.buffer.append(now, EntryBody::Gap(missing));
+            if let Some(turn) = &mut self.turn {
+                turn.on_unheard();
+            }
         }
         if let Some((created_on, newest)) = backfill.into_newest()
             && self.buffer.record.last_platform_message.as_ref() != Some(&newest)

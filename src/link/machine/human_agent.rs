@@ -54,7 +54,7 @@ impl Machine {
     /// The greeting of a session that keeps the agent is none either.
     pub(super) fn on_bot_sign(&mut self, now: Timestamp) {
         let greets =
-            matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent) && self.may_greet(now);
+            matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent) && self.is_held(now);
         if self.is_agent_in_doubt() && !greets {
             self.on_agent_gone();
             self.buffer.touch(now);
@@ -96,6 +96,6 @@ impl Machine {
     pub(super) fn doubt_ends_at(&self) -> Option<Timestamp> {
         let turn =
             self.turn.as_ref().filter(|turn| self.is_agent_in_doubt() && turn.phase == TurnPhase::Sent)?;
-        Some(turn.progress.acked_at? + DOUBT)
+        Some(turn.received_at()? + DOUBT)
     }
 }

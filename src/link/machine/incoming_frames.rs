@@ -40,6 +40,9 @@ impl Machine {
             IncomingFrame::Active { session_id, .. } => {
                 self.buffer.record.connected_at = Some(now);
                 self.on_session(now, session_id);
+                if session_continues {
+                    self.on_session_continues(now, effects);
+                }
             }
             IncomingFrame::SessionStart { session_id, event } => {
                 self.buffer.record.connected_at = Some(now);
@@ -82,9 +85,11 @@ impl Machine {
     }
 
     fn on_session_end(&mut self, now: Timestamp) {
-        match self.turn.as_mut().filter(|turn| turn.is_open() && turn.ends_session()) {
-            Some(turn) => turn.on_session_ended(now),
-            None => self.on_signal(now, EndedBy::SessionEnd),
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open() && turn.ends_session()) {
+            turn.on_session_ended(now);
+        } else if !self.is_fresh(now) || self.connect_turn().is_none() {
+            // A fresh connection may tell the end of the session before, which is not that of a connect.
+            self.on_signal(now, EndedBy::SessionEnd);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::input::Effect;
 use super::super::new_deliveries;
-use super::super::turn::{Turn, TurnPhase, deadline, uncertain};
+use super::super::turn::{Turn, TurnPhase, send_time, uncertain};
 use super::link_phase::LinkPhase;
 use super::{LaneRead, Machine};
 use crate::domain::{
@@ -200,7 +200,7 @@ impl Machine {
 
     /// Begins the head's turn, sends a ready message, and fails one that cannot be sent in time.
     pub(super) fn tend_head(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.tend_session_end(now, effects) {
+        if self.tend_session_end(now, effects) || self.tend_connect_message(now, effects) {
             return;
         }
         if let Some(turn) = &self.turn {
@@ -232,7 +232,8 @@ impl Machine {
         let send_by = self.send_by(&message);
         if let Some(problem) = self.send_problem(now, send_by) {
             self.fail_head(now, problem, effects);
-        } else if rate_free_at <= now && self.requested_session(&message).is_none() && self.is_ready(now) {
+        } else if rate_free_at <= now && self.requested_session(&message, now).is_none() && self.is_ready(now)
+        {
             self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
             let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
             turn.progress.sent_at = Some(now);
@@ -295,10 +296,10 @@ impl Machine {
     /// Returns the deadline for sending the head. It counts from the start of the head and the release by the user's
     /// send rate, and it is the same for every owner.
     pub(super) fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
-        // The send rate does not count the end of a session.
-        let closes = message.new.session == SessionRequest::Close;
-        let from = if closes { self.head.since } else { self.rate_free_at(self.head.since) };
-        from + deadline(message, &self.bot)
+        // The send rate does not count the end of a session, nor a connect.
+        let is_free = message.new.session == SessionRequest::Close || message.new.is_connect();
+        let from = if is_free { self.head.since } else { self.rate_free_at(self.head.since) };
+        from + send_time(message, &self.bot)
     }
 
     fn unreachable(&self) -> Problem {

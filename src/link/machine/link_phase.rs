@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::backfill_schedule::GapCause;
-use super::super::input::{AbandonReason, ConnectFailure, Effect, SocketLoss};
+use super::super::input::{AbandonReason, ConnectFailure, Effect, SocketLoss, SocketRequest};
 use super::super::keepalive::KeepAlive;
 use super::super::turn::TurnPhase;
 use super::close_code::CloseReason;
@@ -32,8 +32,10 @@ pub(super) enum LinkPhase {
     Cold,
     Connecting {
         mode: ConnectMode,
-        /// The message whose request for a new session it carries out.
+        /// The message whose request for a session it carries out.
         request: Option<MessageId>,
+        /// The message whose context it carries.
+        context: Option<MessageId>,
     },
     /// The next connect waits for this time.
     Waiting {
@@ -49,6 +51,8 @@ pub(super) struct OpenSocket {
     pub(super) after_gap: bool,
     /// Whether a new session on it keeps the human agent of the conversation.
     pub(super) resumes_agent: bool,
+    /// Whether a message asked for the greeting, which therefore belongs to its turn.
+    pub(super) greets_turn: bool,
     pub(super) alive: KeepAlive,
     /// The end of the wait for a welcome. The first message is held until then.
     hold: Option<Timestamp>,
@@ -70,7 +74,7 @@ impl Machine {
     }
 
     pub(super) fn on_connected(&mut self, now: Timestamp) {
-        let LinkPhase::Connecting { mode, request, .. } = self.link else { return };
+        let LinkPhase::Connecting { mode, request, context } = self.link else { return };
         let is_known = self.buffer.record.connected_at.is_some();
         if !self.session_lives(now) {
             // Its end was missed, and with it that of the agent.
@@ -84,19 +88,22 @@ impl Machine {
             self.buffer.record.connected_at = Some(now);
         }
         let may_welcome = mode != ConnectMode::Reconnect && !self.bot.welcome.is_zero();
+        let greets_turn = self.connect_turn().is_some();
         self.link = LinkPhase::Open(OpenSocket {
             since: now,
             after_gap: is_known || self.backfill.is_some(),
             resumes_agent: mode == ConnectMode::StartNewResumeAgent,
+            greets_turn,
             alive: KeepAlive::new(self.bot.ping_interval, now),
             hold: may_welcome.then(|| now + self.bot.welcome.min(MAX_HOLD)),
         });
         self.refusal = None;
         self.last_failure = None;
         self.buffer.record.blocked_until = None;
+        self.buffer.record.context = context;
         if request.is_some() {
             self.buffer.record.session_done = request;
-            if mode != ConnectMode::StartNewResumeAgent {
+            if mode == ConnectMode::StartNew {
                 self.on_agent_gone();
             }
         }
@@ -198,7 +205,7 @@ impl Machine {
             self.end_turn(now, TurnOutcome::Failed(problem), effects);
             return;
         }
-        turn.phase = TurnPhase::Broken;
+        turn.on_lost();
         if !turn.is_proved() && !self.bot.history {
             self.resolve_unproved(now, effects);
         }
@@ -224,7 +231,7 @@ impl Machine {
         let wanted = self.is_link_wanted(now);
         if matches!(self.link, LinkPhase::Open(_)) {
             let renewed = self.turn.is_none()
-                && self.lane.front().is_some_and(|head| self.requested_session(head).is_some());
+                && self.lane.front().is_some_and(|head| self.requested_session(head, now).is_some());
             if wanted && (self.is_draining() || !renewed) {
                 return;
             }
@@ -251,9 +258,10 @@ impl Machine {
             LinkPhase::Waiting { .. } if !self.may_connect() => {}
             LinkPhase::Cold if !self.may_connect() => self.link = LinkPhase::Waiting { until: now },
             LinkPhase::Waiting { .. } | LinkPhase::Cold => {
-                let (mode, request) = self.mode(now);
-                self.link = LinkPhase::Connecting { mode, request };
-                effects.push(Effect::Connect(mode));
+                let (connect, request) = self.next_connect(now);
+                let SocketRequest { mode, context, .. } = connect;
+                self.link = LinkPhase::Connecting { mode, request, context };
+                effects.push(Effect::Connect(connect));
             }
             LinkPhase::Connecting { .. } | LinkPhase::Open(_) => {}
         }
@@ -284,17 +292,30 @@ impl Machine {
         self.lease_valid && !self.buffer.is_full()
     }
 
-    /// Returns whether the bot may be greeting: the connection is fresh, and the first message is held.
-    pub(super) fn may_greet(&self, now: Timestamp) -> bool {
+    /// Returns whether the connection is so fresh that the first message is held.
+    pub(super) fn is_held(&self, now: Timestamp) -> bool {
         matches!(&self.link, LinkPhase::Open(socket) if socket.hold.is_some_and(|until| now < until))
     }
 
-    /// Returns the new session that this message requests, unless it is started already.
-    pub(super) fn requested_session(&self, message: &AcceptedMessage) -> Option<ConnectMode> {
+    /// Returns whether the connection may still tell of the session before.
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+        matches!(&self.link, LinkPhase::Open(socket) if now < socket.since + MAX_HOLD)
+    }
+
+    /// Returns whether the bot may be greeting, and no message asked for it.
+    pub(super) fn may_greet(&self, now: Timestamp) -> bool {
+        self.is_held(now) && !matches!(&self.link, LinkPhase::Open(socket) if socket.greets_turn)
+    }
+
+    /// Returns the session that this message requests, unless it is started already.
+    pub(super) fn requested_session(&self, message: &AcceptedMessage, now: Timestamp) -> Option<ConnectMode> {
         if self.buffer.record.session_done == Some(message.id) {
             return None;
         }
         match message.new.session {
+            SessionRequest::Continue if message.new.is_connect() && !self.session_lives(now) => {
+                Some(ConnectMode::Default)
+            }
             SessionRequest::Continue | SessionRequest::Close => None,
             SessionRequest::New => Some(ConnectMode::StartNew),
             SessionRequest::NewKeepAgent => Some(ConnectMode::StartNewResumeAgent),
@@ -334,10 +355,10 @@ impl Machine {
     }
 
     /// Returns the mode of the next connect, and the message whose session request it carries out.
-    fn mode(&self, now: Timestamp) -> (ConnectMode, Option<MessageId>) {
+    pub(super) fn mode(&self, now: Timestamp) -> (ConnectMode, Option<MessageId>) {
         if self.turn.is_none()
             && let Some(head) = self.lane.front()
-            && let Some(mode) = self.requested_session(head)
+            && let Some(mode) = self.requested_session(head, now)
         {
             return (mode, Some(head.id));
         }

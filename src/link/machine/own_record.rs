@@ -20,7 +20,7 @@ impl Machine {
         said: &[Option<Timestamp>],
         from: usize,
     ) -> Option<usize> {
-        let turn = self.asking()?;
+        let turn = self.asking().filter(|turn| !turn.is_connect())?;
         let sent_at = self.platform_clock.of(turn.progress.sent_at?);
         // The message went out after the previous turn.
         let last_turn = self.buffer.record.last_turn.as_ref();

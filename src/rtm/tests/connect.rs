@@ -1,3 +1,4 @@
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,11 +7,12 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run_paused, user};
-use crate::config::BotConfig;
+use crate::config::{AssertionServiceConfig, BotConfig};
+use crate::domain::{UserDetails, UserId, UserProfile};
 use crate::metrics::{ClockDifference, LabelSets, Metrics};
 use crate::rtm::{
-    CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
-    RetryAdvice, SocketEvent,
+    CallError, ConnectContext, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector,
+    PlatformSocket, RetryAdvice, SocketEvent,
 };
 use crate::runtime::fixtures::{DeadAddress, run};
 use crate::tcp::fixtures::{assert_passes_firewall, resolver};
@@ -32,7 +34,7 @@ fn connector(bot: &BotConfig) -> PlatformConnector {
 }
 
 async fn connect(bot: &BotConfig, grant: &mut Option<Grant>) -> Result<PlatformSocket, ConnectError> {
-    connector(bot).connect(bot, &user(), ConnectMode::Default, grant, NOW).await
+    connector(bot).connect(bot, &user(), ConnectMode::Default, &Rc::default(), grant, NOW).await
 }
 
 async fn refused(bot: &BotConfig) -> ConnectError {
@@ -85,9 +87,12 @@ fn requests_pass_a_firewall() {
         let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once","nonce":"n-7"}}"#);
         platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
         let (connector, mut grant) = (connector.unwrap(), None);
-        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        connector
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut grant, NOW)
+            .await
+            .unwrap();
         for page in [HistoryStart::Newest(10), HistoryStart::After("ms-1 &x")] {
-            connector.fetch_history_page(&bot, &user(), &mut grant, page, NOW).await.unwrap();
+            connector.fetch_history_page(&bot, &user(), &Rc::default(), &mut grant, page, NOW).await.unwrap();
         }
         for (path, count) in [(GRANT, 1), (START, 1), (SOCKET, 1), (HISTORY, 2)] {
             let seen = platform.seen(path);
@@ -110,14 +115,20 @@ fn grant_is_reused_until_shortly_before_expiry() {
         let mut grant = None;
         for (later, grants) in [(0, 1), (3539, 1), (3540, 2), (3541, 2)] {
             let now = NOW + Duration::from_secs(later);
-            connector.connect(&bot, &user(), ConnectMode::Reconnect, &mut grant, now).await.unwrap();
+            connector
+                .connect(&bot, &user(), ConnectMode::Reconnect, &Rc::default(), &mut grant, now)
+                .await
+                .unwrap();
             assert_eq!(platform.seen(GRANT).len(), grants, "after {later} s");
         }
         assert_eq!(platform.seen(START).last().unwrap().header("authorization"), Some("bearer token-1"));
         // A short life has a margin of a tenth. A grant without expiry lasts until a refusal.
         platform.answers(GRANT, json("200 OK", &granted("shorter", "2026-11-18T11:06:50.987Z")));
         let mut grant = None;
-        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        connector
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut grant, NOW)
+            .await
+            .unwrap();
         let grant = grant.unwrap();
         assert!(
             grant.is_usable(NOW + Duration::from_millis(8999))
@@ -127,14 +138,20 @@ fn grant_is_reused_until_shortly_before_expiry() {
         let forever = r#"{"authorization":{"accessToken":"forever","expiresDate":1795000000}}"#;
         platform.answers(GRANT, json("200 OK", forever));
         let mut grant = None;
-        let error =
-            connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.err().unwrap();
+        let error = connector
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut grant, NOW)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(
             (error.phase(), error.retry()),
             ("grant", RetryAdvice::Backoff(None)),
             "no header holds a space"
         );
-        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        connector
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut grant, NOW)
+            .await
+            .unwrap();
         assert!(grant.unwrap().is_usable(NOW + Duration::from_hours(100_000)));
     });
 }
@@ -150,7 +167,10 @@ fn expired_token_is_renewed_once_with_a_new_jwt() {
         platform.answers(START, expired());
         let connector = connector(&platform.bot());
         let later = NOW + Duration::from_secs(5);
-        connector.connect(&platform.bot(), &user(), ConnectMode::Default, &mut grant, later).await.unwrap();
+        connector
+            .connect(&platform.bot(), &user(), ConnectMode::Default, &Rc::default(), &mut grant, later)
+            .await
+            .unwrap();
         let grants = platform.seen(GRANT);
         assert_eq!(grants.len(), 2);
         assert_ne!(grants[0].json()["assertion"], grants[1].json()["assertion"]);
@@ -160,7 +180,7 @@ fn expired_token_is_renewed_once_with_a_new_jwt() {
         platform
             .answers(START, json("400 Bad Request", r#"{"errors":[{"msg":"no","code":"TOKEN_EXPIRED"}]}"#));
         let error = connector
-            .connect(&platform.bot(), &user(), ConnectMode::Default, &mut grant, later)
+            .connect(&platform.bot(), &user(), ConnectMode::Default, &Rc::default(), &mut grant, later)
             .await
             .err()
             .unwrap();
@@ -258,7 +278,10 @@ fn platform_clock_is_compared_at_every_answer() {
         let history = async |answer| {
             platform.answers(HISTORY, json(answer, r#"{"messages":[]}"#));
             let mut grant = None;
-            connector.fetch_history_page(&platform.bot(), &user(), &mut grant, None, NOW).await.unwrap();
+            connector
+                .fetch_history_page(&platform.bot(), &user(), &Rc::default(), &mut grant, None, NOW)
+                .await
+                .unwrap();
             clock.seconds()
         };
         assert_eq!(history("200 OK").await, None);
@@ -341,9 +364,13 @@ fn calls_pass_beside_more_than_100_sockets() {
         let mut sockets = Vec::new();
         for _ in 0..130 {
             let mode = ConnectMode::Reconnect;
-            sockets.push(connector.connect(&bot, &user(), mode, &mut grant, NOW).await.unwrap());
+            sockets
+                .push(connector.connect(&bot, &user(), mode, &Rc::default(), &mut grant, NOW).await.unwrap());
         }
-        connector.fetch_history_page(&bot, &user(), &mut grant, Some("ms-1"), NOW).await.unwrap();
+        connector
+            .fetch_history_page(&bot, &user(), &Rc::default(), &mut grant, Some("ms-1"), NOW)
+            .await
+            .unwrap();
         // No socket is pooled: a dropped socket is a cut connection.
         drop(sockets);
         while *platform.hung_up.borrow() < 130 {
@@ -360,7 +387,7 @@ fn simultaneous_calls_are_bounded_and_succeed() {
         let connector = connector(&bot);
         let calls = (0..200).map(async |_| {
             connector
-                .fetch_history_page(&bot, &user(), &mut None, HistoryStart::Newest(0), NOW)
+                .fetch_history_page(&bot, &user(), &Rc::default(), &mut None, HistoryStart::Newest(0), NOW)
                 .await
                 .unwrap()
         });
@@ -419,9 +446,15 @@ fn history_is_fetched_page_by_page() {
         let mut grant = None;
         platform.answers(HISTORY, json("401 Unauthorized", ""));
         let after = Some("ms-1 &x");
-        let body = connector.fetch_history_page(&bot, &user(), &mut grant, after, NOW).await.unwrap();
+        let body = connector
+            .fetch_history_page(&bot, &user(), &Rc::default(), &mut grant, after, NOW)
+            .await
+            .unwrap();
         assert_eq!(body, r#"{"messages":[]}"#);
-        connector.fetch_history_page(&bot, &user(), &mut grant, HistoryStart::Newest(20), NOW).await.unwrap();
+        connector
+            .fetch_history_page(&bot, &user(), &Rc::default(), &mut grant, HistoryStart::Newest(20), NOW)
+            .await
+            .unwrap();
         let lines: Vec<_> = platform.seen(HISTORY).iter().map(|seen| seen.line.clone()).collect();
         let forward = "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&forward=true&msgId=ms-1+%26x";
         assert_eq!(
@@ -430,7 +463,10 @@ fn history_is_fetched_page_by_page() {
         );
         assert_eq!(platform.seen(GRANT).len(), 2, "a 401 here renews the token too");
         platform.answers(HISTORY, json("404 Not Found", r#"{"errors":[{"msg":"no history","code":404}]}"#));
-        let error = connector.fetch_history_page(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
+        let error = connector
+            .fetch_history_page(&bot, &user(), &Rc::default(), &mut grant, after, NOW)
+            .await
+            .unwrap_err();
         assert_eq!((error.phase(), error.retry()), ("history", RetryAdvice::Never));
     });
 }
@@ -447,8 +483,10 @@ fn tls_checks_the_certificate_and_avoids_h2() {
         let other = BotConfig { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
         let own = BotConfig { ca: Some(CERTIFICATE.into()), ..bot.clone() };
         let connector = PlatformConnector::new(&[Arc::new(own), Arc::new(other.clone())], clock()).unwrap();
-        let mut socket =
-            connector.connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await.unwrap();
+        let mut socket = connector
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut None, NOW)
+            .await
+            .unwrap();
         socket.send("over TLS").await.unwrap();
         socket.close(1000).await;
         while *platform.hung_up.borrow() == 0 {
@@ -456,7 +494,8 @@ fn tls_checks_the_certificate_and_avoids_h2() {
         }
 
         // The authorities of one bot do not count for another.
-        let apart = connector.connect(&other, &user(), ConnectMode::Default, &mut None, NOW).await;
+        let apart =
+            connector.connect(&other, &user(), ConnectMode::Default, &Rc::default(), &mut None, NOW).await;
         assert!(matches!(apart, Err(ConnectError::Unreachable { error: CallError::Tls(_), .. })));
         let error = refused(&bot).await;
         assert!(matches!(error, ConnectError::Unreachable { error: CallError::Tls(_), .. }), "{error:?}");
@@ -478,8 +517,11 @@ fn name_with_a_dead_first_address_is_reached_by_the_next() {
         platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
         let mut grant = None;
         let began = Instant::now();
-        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
-        connector.fetch_history_page(&bot, &user(), &mut grant, None, NOW).await.unwrap();
+        connector
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut grant, NOW)
+            .await
+            .unwrap();
+        connector.fetch_history_page(&bot, &user(), &Rc::default(), &mut grant, None, NOW).await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(5), "the dead address used up a timeout");
         for path in [GRANT, START, SOCKET, HISTORY] {
             assert_eq!(platform.seen(path).len(), 1, "{path}");
@@ -501,4 +543,142 @@ fn invalid_key_names_its_bot() {
     bot.client_secret = "".into();
     let error = PlatformConnector::new(&[Arc::new(bot)], clock()).err().unwrap();
     assert_eq!(error.to_string(), "bot support: the client secret is empty");
+}
+
+fn context(data: &str) -> Rc<ConnectContext> {
+    let custom_data = Some(serde_json::from_str(data).unwrap());
+    Rc::new(ConnectContext { custom_data, ..ConnectContext::default() })
+}
+
+#[test]
+fn grant_and_start_carry_the_context() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let mut bot = platform.bot();
+        bot.custom_data = Some(serde_json::from_str(r#"{"from":"bridge"}"#).unwrap());
+        let (connector, mut grant) = (connector(&bot), None);
+        let mut connect = async |context: &Rc<ConnectContext>| {
+            let mode = ConnectMode::StartNew;
+            connector.connect(&bot, &user(), mode, context, &mut grant, NOW).await.unwrap();
+        };
+        let tagged = ConnectContext {
+            meta_tags: Some(serde_json::from_str(r#"{"userLevelTags":[]}"#).unwrap()),
+            ..(*context(r#"{"tier":"gold"}"#)).clone()
+        };
+        connect(&Rc::new(tagged)).await;
+        let expected = value!({
+            "chatBot": "Help Bot", "taskBotId": "st-0d3f", "customData": {"from": "bridge", "tier": "gold"},
+            "metaTags": {"userLevelTags": []},
+        });
+        for path in [GRANT, START] {
+            assert_eq!(platform.seen(path)[0].json()["botInfo"], expected, "{path}");
+        }
+        connect(&context(r#"{"tier":"gold"}"#)).await;
+        assert_eq!(platform.seen(GRANT).len(), 2, "the tags differ");
+        connect(&context(r#"{"tier":"gold"}"#)).await;
+        assert_eq!((platform.seen(GRANT).len(), platform.seen(START).len()), (2, 3), "the grant serves");
+        connect(&Rc::default()).await;
+        let plain = value!({"chatBot": "Help Bot", "taskBotId": "st-0d3f", "customData": {"from": "bridge"}});
+        assert_eq!(platform.seen(GRANT)[2].json()["botInfo"], plain);
+        assert_eq!(platform.seen(START)[3].json()["botInfo"], plain);
+    });
+}
+
+#[test]
+fn details_of_the_user_need_a_new_grant_and_merge_once() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let bot = platform.bot();
+        let (connector, mut grant) = (connector(&bot), None);
+        let mut grants = async |name: Option<&str>, merge: Option<&str>| {
+            let profile = UserProfile { first_name: name.map(Into::into), last_name: None };
+            let merge_with = merge.map(|user| UserId::new(user).unwrap());
+            let details = UserDetails { profile, merge_with };
+            let context = Rc::new(ConnectContext { details, ..ConnectContext::default() });
+            let mode = ConnectMode::Default;
+            connector.connect(&bot, &user(), mode, &context, &mut grant, NOW).await.unwrap();
+            platform.seen(GRANT).len()
+        };
+        assert_eq!(grants(None, None).await, 1);
+        assert_eq!(grants(Some("Zoë"), None).await, 2);
+        assert_eq!(grants(Some("Zoë"), Some("visitor")).await, 3);
+        assert_eq!(grants(Some("Zoë"), None).await, 3, "it is merged already");
+        assert_eq!(grants(Some("Zoë"), Some("guest")).await, 4);
+        assert_eq!(grants(None, None).await, 5);
+    });
+}
+
+const SERVICE: &str = "/users/sts";
+
+/// Returns a bot whose owner runs the assertion service, without a secret of its own.
+fn served(platform: &ScriptedPlatform) -> BotConfig {
+    let url = format!("{}/users/sts?app=1", platform.url()).parse().unwrap();
+    let service = AssertionServiceConfig { url, bearer_token: Some("hush".into()) };
+    BotConfig { client_secret: "".into(), assertion_service: Some(service), ..platform.bot() }
+}
+
+#[test]
+fn assertion_service_makes_each_assertion() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let bot = BotConfig { secure_rtm: true, ..served(&platform) };
+        platform.answers(SERVICE, json("200 OK", r#"{"jwt":"a.b.c"}"#));
+        platform.answers(SERVICE, json("201 Created", r#"{"jwt":"d.e.f"}"#));
+        let url = format!("{}/rtm/bot?sid=1", platform.url().replace("http", "ws"));
+        platform.answers(START, json("200 OK", &format!(r#"{{"url":"{url}","nonce":"n"}}"#)));
+        let details = UserDetails {
+            profile: UserProfile { first_name: Some("Zoë".into()), last_name: Some("Ruiz".into()) },
+            merge_with: UserId::new("visitor").ok(),
+        };
+        let context = Rc::new(ConnectContext { details, ..ConnectContext::default() });
+        let mode = ConnectMode::Default;
+        connector(&bot).connect(&bot, &user(), mode, &context, &mut None, NOW).await.unwrap();
+        let asked = platform.seen(SERVICE);
+        assert_eq!(asked[0].line, "POST /users/sts?app=1");
+        assert_eq!(asked[0].header("authorization"), Some("Bearer hush"));
+        let body = value!({
+            "clientId": "cs-1a2b", "identity": "alice@example.com", "isAnonymous": false,
+            "aud": "https://idproxy.kore.com/authorize", "fName": "Zoë", "lName": "Ruiz",
+        });
+        let mut merging = body.clone();
+        merging["identityToMerge"] = value!("visitor");
+        assert_eq!([asked[0].json(), asked[1].json()], [merging, body], "the handshake merges nothing");
+        assert_eq!(platform.seen(GRANT)[0].json()["assertion"], "a.b.c");
+        let offered = platform.seen(SOCKET)[0].header("sec-websocket-protocol").unwrap().to_owned();
+        assert_eq!(offered, "x-rtm-v|1, jwt|d.e.f, nonce|n");
+    });
+}
+
+#[test]
+fn failure_of_the_assertion_service_tells_its_step() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let bot = served(&platform);
+        for (answer, retry, words) in [
+            (json("401 Unauthorized", "who are you"), RetryAdvice::Never, "answered 401 without a reason"),
+            (json("403 Forbidden", r#"{"errors":[{"msg":"no"}]}"#), RetryAdvice::Never, "answered 403: no"),
+            (json("503 Busy", ""), RetryAdvice::Backoff(None), "answered 503"),
+            (json("404 Not Found", "<html>"), RetryAdvice::Backoff(None), "answered 404"),
+            (json("200 OK", "{}"), RetryAdvice::Backoff(None), "lacks the needed fields"),
+            (ScriptedAnswer::Cut, RetryAdvice::Backoff(None), "assertion service"),
+        ] {
+            platform.answers(SERVICE, answer);
+            let error = refused(&bot).await;
+            let said = error.public_message();
+            assert_eq!((error.phase(), error.retry()), ("assertion", retry), "{said}");
+            assert!(said.contains("the assertion service") && said.contains(words), "{said}");
+            assert!(!format!("{error:?} {error}").contains("hush"));
+        }
+        assert!(platform.seen(GRANT).is_empty());
+    });
+}
+
+#[test]
+fn silent_assertion_service_times_out() {
+    run_paused(async {
+        let platform = ScriptedPlatform::start().await;
+        platform.answers(SERVICE, ScriptedAnswer::Hang);
+        let error = refused(&served(&platform)).await;
+        assert_eq!(error.public_message(), "the assertion service did not answer in time");
+    });
 }

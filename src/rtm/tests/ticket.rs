@@ -44,6 +44,17 @@ fn connect_mode_is_appended_to_the_query() {
 }
 
 #[test]
+fn welcome_is_skipped_except_on_a_reconnect() {
+    let mut bot = BotConfig { skip_welcome: true, ..bot("https://bots.example") };
+    let url = |bot: &BotConfig, mode| address(bot, "wss://bots.example/rtm/bot?sid=1", mode).unwrap();
+    let new = url(&bot, ConnectMode::StartNew);
+    assert_eq!(new, "wss://bots.example/rtm/bot?sid=1&ConnectionMode=Start_New&isSkipOnConnect=true");
+    assert!(!url(&bot, ConnectMode::Reconnect).contains("isSkipOnConnect"));
+    bot.connection_mode = ConnectionStyle::IsReconnect;
+    assert_eq!(url(&bot, ConnectMode::Default), "wss://bots.example/rtm/bot?sid=1&isSkipOnConnect=true");
+}
+
+#[test]
 fn socket_base_replaces_the_origin_and_prefixes_the_path() {
     let mut bot = bot("https://bots.example");
     let mode = ConnectMode::Reconnect;

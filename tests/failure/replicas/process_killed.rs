@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_sandbox::{Endpoint, Fault};
+use rtm_sandbox::{Endpoint, Fault, Gate, Step};
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::Replicas;
 use super::held_messages::{sent_once, talk};
 use super::load::{Load, Patience};
-use crate::support::run_for;
+use crate::support::{Request, run_for, until};
 
 /// The reason why the victim does not know the result of its last write.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +92,56 @@ fn killed_replica_costs_no_answer() {
 #[test]
 fn killed_replica_with_a_lost_answer_costs_no_answer() {
     run_for(Duration::from_mins(1), kill(LastWrite::Unheard));
+}
+
+/// Kills the owner of a user whose bot was asked to speak first, before it speaks.
+async fn kill_before_the_greeting() {
+    let mut replicas = Replicas::start(3).await;
+    let mut victim = replicas.members.remove(0);
+    let (script, api) = (replicas.script.clone(), replicas.callers()[0]);
+    let users = replicas.owners().users("greeted", &victim.name, 2).await;
+    let gate = Gate::new();
+    let mut locations = Vec::new();
+    let body = json!({"event": "connect", "customData": {"page": "loans"}});
+    let before = replicas.owners().users("before", &victim.name, 1).await.remove(0);
+    script.next_connect(&*before, vec![Step::Say("Welcome!".to_owned())]);
+    api.send(Request::message(&before, &body).prefer("wait=55")).await.message(200);
+    for user in &users {
+        let greeting = vec![Step::Until(gate.clone()), Step::Say("Welcome!".to_owned())];
+        script.next_connect(&**user, greeting);
+        // Another replica than the owner accepts it.
+        let posted = api.send(Request::message(user, &body).prefer("respond-async")).await;
+        posted.message(202);
+        let location = posted.header("location").unwrap().to_owned();
+        until("the owner has connected", async || api.get(&*location).await.json()["status"] == "sent").await;
+        locations.push(location);
+    }
+    victim.served.kill();
+    gate.open();
+    for (user, location) in users.iter().zip(locations) {
+        let message = api.send(Request::get(location).prefer("wait=55")).await.message(200);
+        assert_eq!(
+            (&message["status"], &message["event"]),
+            (&json!("answered"), &json!("connect")),
+            "{message}"
+        );
+        assert_eq!(message["replies"][0]["text"], "Welcome!", "{message}");
+        let seen = script.observed(&**user);
+        let modes: Vec<_> = seen.connects.iter().filter_map(|connect| connect.mode.as_deref()).collect();
+        assert_eq!(modes[..2], ["Start_New", "Reconnect"], "one session began");
+        assert_eq!(seen.start_infos[1]["customData"], json!({"page": "loans"}), "the new owner knows it too");
+    }
+    script.next(&*before, Step::reply("x"));
+    let text = json!({"text": "hi", "turn": {"expectReplies": 1}});
+    api.send(Request::message(&before, &text).prefer("wait=55")).await.message(200);
+    let frame = &script.observed(&*before).messages[0].frame;
+    assert_eq!(frame["customData"], json!({"page": "loans"}), "the new owner read it from the store");
+    replicas.finish().await;
+}
+
+#[test]
+fn owner_killed_before_a_greeting_costs_no_greeting() {
+    run_for(Duration::from_mins(1), kill_before_the_greeting());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rtm_bridge::domain::{AcceptedMessage, Message, ResendPolicy, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::ConnectMode;
-use rtm_bridge::store::ConversationWrite;
+use rtm_bridge::store::{ConversationChange, ConversationWrite};
 
 use super::super::platform::chance;
 use super::{CheckResult, SentMessage, SimulationEvent, World};
@@ -23,7 +23,7 @@ impl World {
                 let wait = self.lag();
                 self.schedule(wait, SimulationEvent::ReadLane(life));
             }
-            Effect::Connect(mode) => self.connect(mode)?,
+            Effect::Connect(request) => self.connect(request.mode)?,
             Effect::Send(message) => self.send(message)?,
             Effect::Ping => {
                 if !self.lease.known {
@@ -76,6 +76,13 @@ impl World {
             return Err("two writes at once".into());
         }
         Self::check_size(&write)?;
+        for change in &write.changes {
+            if let ConversationChange::Sent { message, .. } = change
+                && self.posted_connects.contains(message)
+            {
+                self.truth.opened.insert(*message);
+            }
+        }
         let (life, era) = (self.life, self.era);
         let lag = self.lag();
         if chance(&mut self.rng, self.faults.store_fails) {

@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use super::super::netstring::NetstringReader;
 use super::{CorruptData, entry, is_default, number, reply, time, word};
 use crate::domain::{
-    AcceptedMessage, Attachment, Callback, ConversationId, JsonObject, Message, MessageContent, MessageId,
-    MessageProgress, NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnRules,
+    AcceptedMessage, Attachment, Callback, ConversationId, JsonObject, Message, MessageContent, MessageEvent,
+    MessageId, MessageProgress, NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnRules,
+    UserDetails, UserId, UserProfile,
 };
 
 const WHAT: CorruptData = CorruptData("an accepted message");
@@ -29,6 +30,14 @@ struct StoredMessage<'a> {
     meta_tags: Option<&'a RawValue>,
     #[serde(rename = "me", borrow, default, skip_serializing_if = "Option::is_none")]
     meta: Option<&'a RawValue>,
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    event: Option<MessageEvent>,
+    #[serde(rename = "fn", borrow, default, skip_serializing_if = "Option::is_none")]
+    first_name: Option<Cow<'a, str>>,
+    #[serde(rename = "ln", borrow, default, skip_serializing_if = "Option::is_none")]
+    last_name: Option<Cow<'a, str>>,
+    #[serde(rename = "mw", borrow, default, skip_serializing_if = "Option::is_none")]
+    merge_with: Option<Cow<'a, str>>,
     #[serde(rename = "s", default, skip_serializing_if = "is_default")]
     session: SessionRequest,
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +108,8 @@ fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), Corrupt
         kind: file.file_type.as_deref().map(|kind| Cow::Owned(kind.to_owned())),
     };
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let details = new.user_details.as_deref();
+    let profile = details.map(|details| &details.profile);
     let stored = StoredMessage {
         text: Cow::Borrowed(content.text()),
         display_text: content.display_text.as_deref().map(Cow::Borrowed),
@@ -106,6 +117,12 @@ fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), Corrupt
         custom_data: content.custom_data.as_ref().map(JsonObject::raw),
         meta_tags: content.meta_tags.as_ref().map(JsonObject::raw),
         meta: content.meta.as_ref().map(JsonObject::raw),
+        event: new.event,
+        first_name: profile.and_then(|profile| profile.first_name.as_deref()).map(Cow::Borrowed),
+        last_name: profile.and_then(|profile| profile.last_name.as_deref()).map(Cow::Borrowed),
+        merge_with: details
+            .and_then(|details| details.merge_with.as_ref())
+            .map(|user| Cow::Borrowed(user.as_str())),
         session: new.session,
         expect_replies: new.rules.expect_replies().map(|replies| replies as u64),
         quiet_ms: new.rules.quiet().map(millis),
@@ -143,15 +160,23 @@ pub(in super::super) fn accepted(
         file_type: boxed(file.kind),
     };
     let attachments = stored.attachments.into_iter().map(file).collect();
-    let mut content = MessageContent::with_attachments(stored.text, attachments).map_err(|_| WHAT)?;
+    let mut content = match stored.event {
+        Some(MessageEvent::Connect) => MessageContent::without_text(),
+        None => MessageContent::with_attachments(stored.text, attachments).map_err(|_| WHAT)?,
+    };
     content.display_text = boxed(stored.display_text);
     content.custom_data = object(stored.custom_data)?;
     content.meta_tags = object(stored.meta_tags)?;
     content.meta = object(stored.meta)?;
     let trace = stored.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
+    let merge_with = stored.merge_with.map(|user| UserId::new(&user).map_err(|_| WHAT)).transpose()?;
+    let profile = UserProfile { first_name: boxed(stored.first_name), last_name: boxed(stored.last_name) };
+    let details = UserDetails { profile, merge_with };
     let new = NewMessage {
         conversation,
         content,
+        event: stored.event,
+        user_details: (!details.is_empty()).then(|| Box::new(details)),
         session: stored.session,
         rules: TurnRules::new(stored.expect_replies, stored.quiet_ms, stored.deadline_ms)
             .map_err(|_| WHAT)?,

@@ -26,6 +26,8 @@ struct StoredRecord<'a> {
     connected_at: Option<u64>,
     #[serde(rename = "d", borrow, default, skip_serializing_if = "Option::is_none")]
     session_done: Option<Cow<'a, str>>,
+    #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
+    context: Option<Cow<'a, str>>,
     #[serde(rename = "p", borrow, default, skip_serializing_if = "Option::is_none")]
     last_platform_message: Option<Cow<'a, str>>,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +78,7 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
         write: record.write,
         connected_at: record.connected_at.map(Timestamp::as_millis),
         session_done: record.session_done.map(|id| Cow::Owned(id.to_string())),
+        context: record.context.map(|id| Cow::Owned(id.to_string())),
         last_platform_message: record.last_platform_message.as_deref().map(Cow::Borrowed),
         said_at: record.said_at.map(Timestamp::as_millis),
         recent: Cow::Owned(URL_SAFE_NO_PAD.encode(recent)),
@@ -134,6 +137,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
         write: stored.write,
         connected_at: stored.connected_at.map(Timestamp::from_millis),
         session_done: stored.session_done.map(|text| id(&text)).transpose()?,
+        context: stored.context.map(|text| id(&text)).transpose()?,
         last_platform_message: stored.last_platform_message.map(Into::into),
         said_at: stored.said_at.map(Timestamp::from_millis),
         recent,

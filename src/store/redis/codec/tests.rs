@@ -11,8 +11,9 @@ use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
-    JsonObject, LastTurn, LateReplies, Message, MessageContent, NewDelivery, NewMessage, Problem,
-    ProblemKind, Reply, ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules,
+    JsonObject, LastTurn, LateReplies, Message, MessageContent, MessageEvent, NewDelivery, NewMessage, Problem,
+    ProblemKind, Reply, ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId,
+    UserProfile,
 };
 use crate::store::redis::netstring;
 
@@ -75,6 +76,17 @@ fn content() -> impl Strategy<Value = MessageContent> {
     )
 }
 
+/// Returns the content of an event, which has no text.
+fn bare(content: MessageContent) -> MessageContent {
+    let mut bare = MessageContent::without_text();
+    (bare.custom_data, bare.meta_tags) = (content.custom_data, content.meta_tags);
+    bare
+}
+
+fn name() -> impl Strategy<Value = Option<Box<str>>> {
+    prop::option::of("[^\\p{Cc}]{1,20}".prop_map(Into::into))
+}
+
 fn new_messages() -> impl Strategy<Value = NewMessage> {
     use SessionRequest::{Continue, New, NewKeepAgent};
     let rules = (
@@ -85,11 +97,20 @@ fn new_messages() -> impl Strategy<Value = NewMessage> {
     let session = prop::sample::select(vec![Continue, New, NewKeepAgent]);
     let resend = prop::sample::select(vec![ResendPolicy::Never, ResendPolicy::Auto]);
     let callback = boxed().prop_map(|url| url.map(|url| Callback { url, signer: None }));
+    let event = prop::option::of(Just(MessageEvent::Connect));
+    let details = (name(), name(), prop::option::of("[a-z0-9]{1,20}")).prop_map(|(first, last, merge)| {
+        let profile = UserProfile { first_name: first, last_name: last };
+        let merge_with = merge.map(|user| UserId::new(&user).unwrap());
+        UserDetails { profile, merge_with }
+    });
+    let session = (session, event, details);
     (content(), session, rules, resend, callback, any::<u128>(), boxed()).prop_map(
         |(content, session, (replies, quiet, deadline), resend, callback, trace, caller)| NewMessage {
             conversation: alice(),
-            content,
-            session,
+            content: if session.1.is_some() { bare(content) } else { content },
+            event: session.1,
+            user_details: Some(Box::new(session.2)).filter(|details| !details.is_empty()),
+            session: session.0,
             rules: TurnRules::new(replies, quiet, deadline).unwrap(),
             resend,
             callback,
@@ -174,13 +195,13 @@ fn records() -> impl Strategy<Value = ConversationRecord> {
             late: LateReplies { count, bytes },
         });
     (
-        (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
+        (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of((ids(), ids())), boxed()),
         (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
         (prop::option::of(times()), prop::option::of(times()), prop::collection::vec(times(), 0..60)),
     )
         .prop_map(
             |(
-                ((epoch, seq, write), connected_at, session_done, last_platform_message),
+                ((epoch, seq, write), connected_at, messages, last_platform_message),
                 (recent, session_id, last_turn, agent),
                 (said_at, blocked_until, sends),
             )| ConversationRecord {
@@ -188,7 +209,8 @@ fn records() -> impl Strategy<Value = ConversationRecord> {
                 seq,
                 write,
                 connected_at,
-                session_done,
+                session_done: messages.map(|(done, _)| done),
+                context: messages.map(|(_, context)| context),
                 last_platform_message,
                 said_at,
                 recent: recent.into_iter().map(Fingerprint::from_bits).collect(),
