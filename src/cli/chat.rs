@@ -43,6 +43,9 @@ pub(super) struct ChatCommand {
     /// The bot to talk to. Needed if the bridge has several bots and no default.
     #[arg(long, value_name = "NAME", value_parser = |text: &str| BotName::new(text))]
     bot: Option<BotName>,
+    /// Let the bot speak first, as if the user had just opened the chat.
+    #[arg(long)]
+    connect: bool,
     /// Messages to send instead of the lines of standard input.
     #[arg(value_name = "TEXT", value_parser = message_text)]
     texts: Vec<String>,
@@ -114,6 +117,9 @@ impl ChatCommand {
         let mut transcript = Transcript::new(io::stdout().is_terminal());
         if self.texts.is_empty() && io::stdin().is_terminal() {
             transcript.note(&format!("you are {} at {}; Ctrl-D ends", self.user.as_str(), self.url))?;
+        }
+        if self.connect {
+            transcript.open = Some(client.connect().await.map_err(call_failed)?);
         }
         let mut lines = read_lines(self.texts).map_err(CommandError::Runtime)?;
         loop {

@@ -77,6 +77,19 @@ fn pipe_gets_replies_and_exit_code() {
 }
 
 #[test]
+fn bot_speaks_first_if_asked() {
+    crate::support::run(async {
+        let (dev, url, _) = dev().await;
+        let (code, out, err) = blocking(move || pipe("", &["--url", &url, "--connect", "/echo one"])).await;
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        let lines: Vec<_> = out.lines().collect();
+        assert!(lines[0].starts_with("Hello! I am the sandbox bot."), "{out}");
+        assert_eq!(lines[1..], ["one"], "it follows the greeting");
+        assert_eq!(dev.terminate().await.code(), Some(0));
+    });
+}
+
+#[test]
 fn unsolicited_reply_is_printed_without_input() {
     crate::support::run(async {
         let (dev, url, platform) = dev().await;

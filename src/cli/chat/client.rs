@@ -97,14 +97,23 @@ impl ChatClient {
         text.and_then(lenient_json::value).ok_or(ApiCallError::NotBridge(status))
     }
 
-    /// Posts a message, and returns its id without waiting for its end.
+    /// Posts a text, and returns the id of its message without waiting for its end.
     pub(super) async fn send(&self, text: &str) -> Result<String, ApiCallError> {
+        self.post(&json!({"text": text})).await
+    }
+
+    /// Lets the bot speak first, and returns the id of the message.
+    pub(super) async fn connect(&self) -> Result<String, ApiCallError> {
+        self.post(&json!({"event": "connect"})).await
+    }
+
+    async fn post(&self, message: &Value) -> Result<String, ApiCallError> {
         #[derive(Deserialize)]
         struct SentMessage {
             id: String,
         }
         let request = self.request(Method::POST, "/messages?").insert_header(("Prefer", "respond-async"));
-        answer(request.send_json(&json!({"text": text}))).await.map(|message: SentMessage| message.id)
+        answer(request.send_json(message)).await.map(|message: SentMessage| message.id)
     }
 
     /// Creates a request for a path that ends where the query goes on.
