@@ -3,10 +3,12 @@
 //! protocol.md is the source of every fact. Frames are read leniently and written strictly. This layer does not know
 //! turns, lanes or the store. It reports what the platform sent, and `link` decides.
 
+mod chunk_spool;
 mod connector;
 mod correlation_id;
 mod decode;
 mod error;
+mod form_body;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod grant;
@@ -21,6 +23,7 @@ mod refusal;
 mod socket;
 mod text_extraction;
 mod ticket;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +38,4 @@ pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::JwtSigner;
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;
+pub use upload::{FileUpload, UPLOAD_CHUNK_BYTES, UploadError};
