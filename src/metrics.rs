@@ -20,6 +20,7 @@ mod oldest_open_message;
 #[cfg(target_os = "linux")]
 mod process;
 mod subscribers;
+mod uploads;
 
 use std::time::Duration;
 
@@ -39,9 +40,11 @@ pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
 pub use labels::{
     AttemptEnd, ConnectResult, ConnectStep, ConnectionEndReason, SocketState, StreamEndReason, TurnStage,
+    UploadCall,
 };
 pub use oldest_open_message::OldestOpenMessage;
 pub use subscribers::SubscriberMetrics;
+pub use uploads::{BotUploadMetrics, UploadMetrics};
 
 /// Buckets from a hit in memory to the longest wait, in seconds.
 const SECONDS: &[f64] =
@@ -108,6 +111,8 @@ pub struct Metrics {
     pub request_memory: IntGauge,
     /// Deliveries to receivers of webhooks.
     pub deliveries: DeliveryMetrics,
+    /// Files that callers upload.
+    pub uploads: UploadMetrics,
 }
 
 impl Metrics {
@@ -199,6 +204,7 @@ impl Metrics {
                 "Memory of requests, answers and event streams; new requests are refused at server.memory_limit.",
             )?,
             deliveries: DeliveryMetrics::declare(&factory)?,
+            uploads: UploadMetrics::declare(&factory)?,
             registry: factory.0,
         })
     }

@@ -26,6 +26,9 @@ def before_call(ctx, case, kwargs):
     """Requests that wait for a bot or an event would use up the time."""
     if case.method.upper() == "POST" and case.path.endswith("/messages"):
         case.headers["Prefer"] = "respond-async"
+    elif case.path.endswith("/attachments"):
+        # A raw file needs a name.
+        case.headers["Content-Disposition"] = "attachment; filename=a.bin"
     elif "Prefer" in case.headers:
         case.headers["Prefer"] = "wait=0"
     if "event-stream" in case.headers.get("Accept", ""):

@@ -81,6 +81,11 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         connects_per_minute: section.or("connects_per_minute", d.connects_per_minute, number(0..=100_000)),
         max_frame_bytes: section.or("max_frame_bytes", d.max_frame_bytes, size(4 << 10..=64 << 20)),
         max_message_bytes: section.or("max_message_bytes", d.max_message_bytes, size(4 << 10..=256 << 20)),
+        max_attachment_bytes: section.or(
+            "max_attachment_bytes",
+            d.max_attachment_bytes,
+            size(1 << 10..=256 << 20),
+        ),
         webhook: section.optional_section("webhook", webhook),
         name: d.name,
         platform: d.platform,

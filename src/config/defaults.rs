@@ -190,6 +190,7 @@ impl BotConfig {
             connects_per_minute: 250,
             max_frame_bytes: 1 << 20,
             max_message_bytes: 4 << 20,
+            max_attachment_bytes: 25 << 20,
             webhook: None,
         }
     }

@@ -274,6 +274,8 @@ pub struct BotConfig {
     pub max_frame_bytes: usize,
     /// The largest web socket message that the bridge accepts, with all its fragments, in bytes.
     pub max_message_bytes: usize,
+    /// The largest file that a caller may upload, in bytes.
+    pub max_attachment_bytes: usize,
     /// The receiver of this bot's events.
     pub webhook: Option<BotWebhookConfig>,
 }

@@ -133,6 +133,7 @@ user_rate_per_minute = 51
 connects_per_minute = 251
 max_frame_bytes = "64KiB"
 max_message_bytes = "1MiB"
+max_attachment_bytes = "10MiB"
   [bots.webhook]
   url = "https://hooks.example.com/in?x=1"
   secrets_file = "/secrets/whsec"
@@ -235,6 +236,7 @@ fn shows_every_value(config: &Config) {
         "connects_per_minute: 251",
         "max_frame_bytes: 65536",
         "max_message_bytes: 1048576",
+        "max_attachment_bytes: 10485760",
         "query: Some(\"x=1\")",
         "user_prefix: \"eu-\"",
         "rate_per_minute: 60",
@@ -487,6 +489,7 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("deadline = \"11m\"", "deadline", "10m"),
     ("welcome = \"4s\"", "welcome", "3s"),
     ("max_frame_bytes = \"8MiB\"", "max_frame_bytes", "max_message_bytes"),
+    ("max_attachment_bytes = \"1GiB\"", "max_attachment_bytes", "256MiB"),
     ("max_open_messages = -1", "max_open_messages", "within"),
     ("ping_intervall = \"3s\"", "ping_intervall", "did you mean `ping_interval`"),
 ];

@@ -1,6 +1,7 @@
 //! Messages: the caller's request, the accepted message, and its progress.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -74,17 +75,20 @@ pub enum InvalidMessage {
 }
 
 /// A file that was uploaded to the platform beforehand (protocol.md 6.1).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// The platform's id of the file.
     pub file_id: Box<str>,
     /// The file's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file_name: Option<Box<str>>,
     /// The file's type, in the platform's terms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file_type: Option<Box<str>>,
+    /// Other members, forwarded unchanged. Clients of the platform send different ones, such as `fileUrl`.
+    #[serde(flatten)]
+    pub other_members: BTreeMap<Box<str>, Box<RawValue>>,
 }
 
 /// The content of a message.
@@ -322,7 +326,13 @@ impl NewMessage {
             + content
                 .attachments
                 .iter()
-                .map(|file| 64 + file.file_id.len() + text(&file.file_name) + text(&file.file_type))
+                .map(|file| {
+                    let others = file.other_members.iter();
+                    64 + file.file_id.len()
+                        + text(&file.file_name)
+                        + text(&file.file_type)
+                        + others.map(|(name, value)| 64 + name.len() + value.get().len()).sum::<usize>()
+                })
                 .sum::<usize>()
             + self.callback.as_ref().map_or(0, |callback| callback.url.len())
             + self.user_details.as_ref().map_or(0, |details| details.weight())
@@ -423,6 +433,7 @@ mod tests {
             file_id: "f-1".into(),
             file_name: name.map(Into::into),
             file_type: None,
+            other_members: BTreeMap::new(),
         };
         let body = |text: &str, names: &[Option<&str>]| {
             let files = names.iter().map(|name| file(*name)).collect();

@@ -29,6 +29,7 @@ mod reply;
 mod sha256;
 mod timestamp;
 mod user_details;
+mod uploaded_file;
 
 pub use backoff::Backoff;
 pub use callback_url::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
@@ -57,6 +58,7 @@ pub use reply::{Correlation, Reply};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
 pub use user_details::{NAME_MAX_BYTES, UserDetails, UserProfile};
+pub use uploaded_file::{FileDescription, FileKind, FileName, InvalidFileName, UploadedFile};
 
 /// Serializes types as the text that their `as_str` returns.
 macro_rules! serialize_as_str {

@@ -54,8 +54,8 @@ problem_kinds! {
     RequestTimeout = 408, "request-timeout", "The request did not arrive in time";
     /// The body is over our limit, or the platform closed with 1009.
     PayloadTooLarge = 413, "payload-too-large", "The payload is too large";
-    /// The body is not JSON.
-    UnsupportedMediaType = 415, "unsupported-media-type", "The body must be JSON";
+    /// The body has a type or an encoding that the route does not take.
+    UnsupportedMediaType = 415, "unsupported-media-type", "The route does not take this type of body";
     /// The request names a host that this bridge does not serve.
     Misdirected = 421, "misdirected-request", "The bridge does not serve this host";
     /// The same idempotency key came with another body.

@@ -175,6 +175,11 @@ impl ConnectionProgress {
         self.allowance = REQUEST_BYTES;
     }
 
+    /// Allows a longer body for the request in work, with as many bytes for the marks of its chunks.
+    pub(super) fn allow_body(&mut self, bytes: usize) {
+        self.allowance = self.allowance.max(bytes.saturating_mul(2).saturating_add(REQUEST_BYTES));
+    }
+
     /// Takes note of an answer. Returns whether the request has a body that did not arrive to its end.
     pub(super) fn answer_begun(&mut self) -> bool {
         self.phase = ConnectionPhase::Answer;

@@ -112,6 +112,11 @@ impl DetachableConnection {
         self.0.borrow_mut().progress.request_begun(BodyLength::of(headers));
     }
 
+    /// Allows a body of this length for the request in work.
+    pub(super) fn allow_body(&self, bytes: usize) {
+        self.0.borrow_mut().progress.allow_body(bytes);
+    }
+
     /// Gives access to the places that the request holds until its answer is taken.
     pub(super) fn with_places<T>(&self, change: impl FnOnce(&mut RequestPlaces) -> T) -> T {
         change(&mut self.0.borrow_mut().places)

@@ -119,13 +119,15 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "Send the request at once, over a new connection.",
         ),
         K::PayloadTooLarge => (
-            "The body is over 1 MiB; or the message was sent, and the platform closed the connection with \
-             code 1009 because it was too large for it.",
-            "Send less. The same message will fail again.",
+            "The body is over 1 MiB, or a file is over the bot's <code>max_attachment_bytes</code>; or the message was \
+             sent, and the platform closed the connection with code 1009 because it was too large for it; or the \
+             platform refused a file as too large.",
+            "Send less. The same message or file will fail again.",
         ),
         K::UnsupportedMediaType => (
-            "The body is not declared as JSON, or is compressed.",
-            "Send plain JSON with <code>Content-Type: application/json</code>.",
+            "The body is not declared as JSON, or an upload has no type; or the body is compressed.",
+            "Send plain JSON with <code>Content-Type: application/json</code>; a file with its own \
+             <code>Content-Type</code>, or as <code>multipart/form-data</code>.",
         ),
         K::Misdirected => (
             "This bridge has no callers, so it serves its own machine only, and the request names another host.",
@@ -149,8 +151,8 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "Send fewer or shorter headers. The same request will fail again.",
         ),
         K::Overloaded => (
-            "This replica or the store is at its limit: open requests, streams or sockets, a queue between threads, or \
-             the store's memory. <code>detail</code> says which. Nothing was accepted.",
+            "This replica or the store is at its limit: open requests, streams, uploads or sockets, a queue between \
+             threads, or the store's memory. <code>detail</code> says which. Nothing was accepted.",
             "Repeat the request after <code>Retry-After</code> seconds. Operators: see the metrics for open \
              requests, connections, sockets and memory; add replicas or raise the limits.",
         ),
@@ -167,15 +169,16 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "Wait <code>Retry-After</code> seconds, or until one of them has ended. Close unused streams.",
         ),
         K::PlatformRejected => (
-            "The platform refused the bot's credentials, does not know the bot, or could not read the message (code \
-             1007). No repeat will change that.",
+            "The platform refused the bot's credentials, does not know the bot, could not read the message (code \
+             1007), or refused a file. No repeat will change that.",
             "Operators: check the bot's <code>client_id</code>, secret, <code>task_bot_id</code>, \
              <code>platform</code>, and that the app is published to the web channel.",
         ),
         K::PlatformUnavailable => (
             "The platform could not be reached before the message's deadline, or the bot's budget of connects \
              (<code>bots.connects_per_minute</code>) was used up. The message was not sent. To a DELETE: the \
-             conversation did not end within 30 s, and ends later.",
+             conversation did not end within 30 s, and ends later. To an upload: the platform did not take the \
+             file, also after retries.",
             "Repeat the message later: it has not reached the bot. Operators: <code>detail</code> says what failed \
              last. A redirect, or an answer without a reason, comes from a gateway before the platform: check \
              <code>platform</code> and <code>api_path</code>.",

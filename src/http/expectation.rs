@@ -16,7 +16,7 @@ use super::rate_limit::RateLimitStatus;
 use super::request_body;
 use super::request_pipeline::respond;
 use super::trace_context::TraceContext;
-use super::{ApiContext, MESSAGES, OTHER, REDRIVE};
+use super::{ATTACHMENTS, ApiContext, MESSAGES, OTHER, REDRIVE, attachments};
 use crate::hub::HubError;
 
 /// The count of a request whose head was checked here. Its handler must not count it again.
@@ -56,6 +56,9 @@ fn check(context: &ApiContext, head: &RequestHead) -> (&'static str, Result<(), 
         (&Method::POST, [Some("conversations"), Some(_), Some("messages"), None]) => {
             (MESSAGES, check_message(context, head))
         }
+        (&Method::POST, [Some("conversations"), Some(_), Some("attachments"), None]) => {
+            (ATTACHMENTS, check_upload(context, head))
+        }
         (&Method::POST, [Some("deliveries"), Some("redrive"), None, _]) => {
             let authorized = context.authorize_head(head.headers(), RequiredScope::Admin);
             (REDRIVE, authorized.and_then(|_| request_body::check_head(head.headers())))
@@ -70,6 +73,14 @@ fn check(context: &ApiContext, head: &RequestHead) -> (&'static str, Result<(), 
         }
         _ => (OTHER, Ok(())),
     }
+}
+
+fn check_upload(context: &ApiContext, head: &RequestHead) -> Result<(), ApiError> {
+    let (caller, _places) = context.authorize_head(head.headers(), RequiredScope::Send)?;
+    let mut errors = FieldErrors::default();
+    attachments::check_head(context, caller, &head.uri, head.headers(), &mut errors)?;
+    // The rest of the body would only be thrown away.
+    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 
 fn check_message(context: &ApiContext, head: &RequestHead) -> Result<(), ApiError> {

@@ -68,13 +68,25 @@ impl FieldValidator<'_> {
         text: &'a str,
         names: [&str; N],
     ) -> Option<[Option<&'a RawValue>; N]> {
+        self.open_object(at, text, names, |check, key, _| {
+            check.add(pointer(at, &key), format!("is unknown; known members: {}", names.join(", ")));
+        })
+    }
+
+    /// Returns the values of these members by name, and gives the other members to `other`. The reading stops if the answer
+    /// has room for no further error.
+    pub(super) fn open_object<'a, const N: usize>(
+        &mut self,
+        at: &str,
+        text: &'a str,
+        names: [&str; N],
+        mut other: impl FnMut(&mut Self, Cow<'a, str>, &'a RawValue),
+    ) -> Option<[Option<&'a RawValue>; N]> {
         let (mut values, mut seen) = ([None; N], [false; N]);
         let read = canonical_json::visit_object(text, |key, value| {
             let mut known = names.iter().zip(values.iter_mut().zip(&mut seen));
             match known.find(|(name, _)| **name == key) {
-                None => {
-                    self.add(pointer(at, &key), format!("is unknown; known members: {}", names.join(", ")));
-                }
+                None => other(self, key, value),
                 Some((_, (_, true))) => self.add(pointer(at, &key), "must occur only once"),
                 Some((_, (slot, seen))) => {
                     *seen = true;

@@ -5,8 +5,11 @@
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::api_error::{ApiError, FieldErrors};
+use super::content_disposition::ContentDisposition;
 use super::content_negotiation::prefers_stream;
 use super::deliveries::redrive;
+use super::header_parameters::HeaderWithParameters;
+use super::multipart_parser::{MultipartEvent, MultipartParser};
 use super::prefer_header::PreferHeader;
 use super::query_parameters::{QueryParameters, decode, parse_limit};
 use super::trace_context::TraceContext;
@@ -79,6 +82,36 @@ pub fn headers(bytes: &[u8]) {
     }
     let _stream = prefers_stream(&headers);
     let _trace = TraceContext::from_headers(&headers);
+}
+
+/// A form with a file, in pieces. Its content is no longer than the form.
+pub fn upload_form(bytes: &[u8]) {
+    let content_type = HeaderWithParameters::parse(b"multipart/form-data; boundary=x");
+    let Some(Ok(mut parser)) = content_type.map(|content_type| MultipartParser::new(&content_type)) else {
+        panic!("the boundary is valid")
+    };
+    let mut content = 0;
+    for piece in bytes.chunks(1000) {
+        parser.push(piece);
+        loop {
+            match parser.next_event() {
+                Ok(Some(MultipartEvent::Content(piece))) => content += piece.len(),
+                Ok(Some(MultipartEvent::PartBegun(head))) => {
+                    let disposition = head.header("content-disposition").unwrap_or_default();
+                    let _read = ContentDisposition::of_part(disposition);
+                }
+                Ok(Some(MultipartEvent::PartEnded | MultipartEvent::FormEnded)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+    assert!(content <= bytes.len(), "content that did not come");
+}
+
+/// The header that names a file.
+pub fn content_disposition(bytes: &[u8]) {
+    let _read = ContentDisposition::of_request(bytes);
 }
 
 fn check_refusal(errors: FieldErrors) {

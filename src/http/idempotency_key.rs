@@ -7,12 +7,13 @@
 
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::api_error::FieldErrors;
 use super::canonical_json::{self, JsonValue};
 use super::request_body::MessageDraft;
 use crate::domain::{
-    Attachment, Callback, JsonObject, MessageEvent, ResendPolicy, SessionRequest, Sha256, UserDetails,
+    Callback, JsonObject, MessageEvent, ResendPolicy, SessionRequest, Sha256, UserDetails,
 };
 
 /// The longest key, in characters.
@@ -73,19 +74,33 @@ pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
         user_details: Option<&'a UserDetails>,
         text: &'a str,
         display_text: Option<&'a str>,
-        attachments: &'a [Attachment],
+        attachments: Vec<CanonicalAttachment<'a>>,
         session: SessionRequest,
         turn: (Option<usize>, Option<u128>, Option<u128>),
         resend: ResendPolicy,
         callback: Option<&'a Callback>,
     }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct CanonicalAttachment<'a> {
+        file_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file_name: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file_type: Option<&'a str>,
+    }
     let MessageDraft { content, event, user_details, session, rules, resend, callback } = draft;
+    let files = content.attachments.iter().map(|file| CanonicalAttachment {
+        file_id: &file.file_id,
+        file_name: file.file_name.as_deref(),
+        file_type: file.file_type.as_deref(),
+    });
     let canonical = CanonicalMessage {
         event: *event,
         user_details: user_details.as_deref(),
         text: content.text(),
         display_text: content.display_text.as_deref(),
-        attachments: &content.attachments,
+        attachments: files.collect(),
         session: *session,
         turn: (
             rules.expect_replies(),
@@ -103,15 +118,29 @@ pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
     for object in [&content.custom_data, &content.meta_tags, &content.meta] {
         hash_object(&mut hash, object.as_ref());
     }
+    // A message without such members has the hash that it had before there were any.
+    for (index, file) in content.attachments.iter().enumerate() {
+        for (name, value) in &file.other_members {
+            hash.update((index as u64).to_be_bytes());
+            canonical_json::hash_text(&mut hash, name);
+            hash_value(&mut hash, value);
+        }
+    }
     hash.finish()
 }
 
 fn hash_object(hash: &mut Sha256, object: Option<&JsonObject>) {
-    match object.map(|object| (object, serde_json::from_str::<JsonValue>(object.raw().get()))) {
+    match object {
         None => hash.update(b"-"),
-        Some((_, Ok(value))) => value.hash(hash),
-        // Unreachable: the body's validation has read this object before.
-        Some((object, Err(_))) => canonical_json::hash_text(hash, object.raw().get()),
+        Some(object) => hash_value(hash, object.raw()),
+    }
+}
+
+fn hash_value(hash: &mut Sha256, value: &RawValue) {
+    match serde_json::from_str::<JsonValue>(value.get()) {
+        Ok(value) => value.hash(hash),
+        // Unreachable: the body's validation has read this value before.
+        Err(_) => canonical_json::hash_text(hash, value.get()),
     }
 }
 
@@ -145,6 +174,10 @@ mod tests {
         assert_eq!(files(""), files(r#""text":"","#));
         assert_eq!(files(""), files(r#""text":null,"#));
         assert_eq!(
+            of(r#"{"attachments":[{"fileId":"1","size":2.0,"fileUrl":"u"}]}"#),
+            of(r#"{"attachments":[{"fileUrl":"\u0075","size":2,"fileId":"1","x":null}]}"#),
+        );
+        assert_eq!(
             of(r#"{"text":"hi","turn":{"quietMs":100},"meta":{"a":1,"b":[2.5]}}"#),
             of(r#"{"meta":{"b":[25e-1],"a":1.0},"turn":{"quietMs":1e2},"text":"hi"}"#),
         );
@@ -169,6 +202,10 @@ mod tests {
             r#"{"text":"hi","meta":{"a":null}}"#,
             r#"{"text":"hi","attachments":[{"fileId":"1"}]}"#,
             r#"{"text":"hi","attachments":[{"fileId":"1","fileName":"1"}]}"#,
+            r#"{"text":"hi","attachments":[{"fileId":"1","size":1}]}"#,
+            r#"{"text":"hi","attachments":[{"fileId":"1","size":2}]}"#,
+            r#"{"text":"hi","attachments":[{"fileId":"1","size":1},{"fileId":"1"}]}"#,
+            r#"{"text":"hi","attachments":[{"fileId":"1"},{"fileId":"1","size":1}]}"#,
             r#"{"text":"hi","callback":{"url":"https://example.org/"}}"#,
             r#"{"text":"hi","profile":{"firstName":"Zoë"}}"#,
             r#"{"text":"hi","profile":{"lastName":"Zoë"}}"#,

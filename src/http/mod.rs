@@ -6,12 +6,14 @@
 mod admin;
 mod api_error;
 mod api_server;
+mod attachments;
 mod auth;
 mod callback_policy;
 mod canonical_json;
 mod concurrency_limit;
 mod connection_limits;
 mod connection_progress;
+mod content_disposition;
 mod content_negotiation;
 mod conversation_address;
 mod conversations;
@@ -24,9 +26,11 @@ mod expectation;
 mod field_validator;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
+mod header_parameters;
 mod idempotency_key;
 mod local_host;
 mod messages;
+mod multipart_parser;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
@@ -35,6 +39,8 @@ mod request_body;
 mod request_pipeline;
 mod request_places;
 mod trace_context;
+mod upload_body;
+mod upload_shares;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -56,11 +62,13 @@ use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use rate_limit::CallerRateLimits;
 use request_places::CallerPlaces;
+use upload_shares::UploadShares;
 
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
 
 const CONVERSATION: &str = "/conversations/{user}";
+const ATTACHMENTS: &str = "/conversations/{user}/attachments";
 const EVENTS: &str = "/conversations/{user}/events";
 const MESSAGES: &str = "/conversations/{user}/messages";
 const MESSAGE: &str = "/conversations/{user}/messages/{id}";
@@ -76,6 +84,7 @@ const OTHER: &str = "other";
 /// Route patterns as metrics and logs name them. `other` stands for every path without a route.
 pub const ROUTES: &[&str] = &[
     CONVERSATION,
+    ATTACHMENTS,
     EVENTS,
     MESSAGES,
     MESSAGE,
@@ -109,6 +118,8 @@ pub struct ApiContext {
     request_share: Arc<FairShare>,
     /// Places of event streams, which callers share.
     stream_share: Arc<FairShare>,
+    /// Places of uploads, which callers and bots share.
+    upload_shares: UploadShares,
     /// Names of the callers, if there are several.
     sharing_callers: Vec<Arc<str>>,
     /// Remaining requests of callers with a rate limit.
@@ -133,6 +144,7 @@ impl ApiContext {
             memory: FairShare::new(config.server.memory_limit, config.callers.len()),
             request_share: FairShare::new(config.server.max_requests, config.callers.len()),
             stream_share: FairShare::new(config.server.max_streams, config.callers.len()),
+            upload_shares: UploadShares::new(&config),
             sharing_callers: hub::sharing_callers(&config.callers),
             rate_limits: CallerRateLimits::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
@@ -225,6 +237,7 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
                         wrong_method(context, request, "GET, HEAD, DELETE")
                     })),
             )
+            .service(write_only(ATTACHMENTS).route(web::post().to(attachments::post)))
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))
             .service(read_only(DELIVERIES).route(web::route().guard(reads()).to(deliveries::list)))

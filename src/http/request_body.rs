@@ -2,6 +2,7 @@
 //!
 //! The validation ([`parse_message`]) is pure; see [`FieldValidator`]. Objects for the bot keep their text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -33,9 +34,9 @@ pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
 pub(super) const MAX_ATTACHMENTS: usize = 20;
 
 /// Time for a body without its bytes.
-const READ_TIME: Duration = Duration::from_secs(10);
+pub(super) const READ_TIME: Duration = Duration::from_secs(10);
 /// Bytes for which a body has one more second.
-const BYTES_PER_SECOND: usize = 16 << 10;
+pub(super) const BYTES_PER_SECOND: usize = 16 << 10;
 
 /// A validated message.
 #[derive(Debug)]
@@ -286,17 +287,16 @@ impl FieldValidator<'_> {
         Some(session)
     }
 
-    /// Reads an object that the bot gets unchanged. It is parsed nevertheless: another parser might read an ambiguous
-    /// object differently.
+    /// Reads an object that the bot gets unchanged.
     fn passed_through(&mut self, at: &str, value: &RawValue) -> Option<JsonObject> {
         let object = self.record(at, JsonObject::new(value.to_owned()))?;
-        match serde_json::from_str::<JsonValue>(value.get()) {
-            Ok(_) => Some(object),
-            Err(error) => {
-                self.add(at.to_owned(), format!("cannot be sent to the bot: {error}"));
-                None
-            }
-        }
+        self.readable(at, value).map(|()| object)
+    }
+
+    /// Checks a value that the bot gets unchanged: another parser might read an ambiguous value differently.
+    fn readable(&mut self, at: &str, value: &RawValue) -> Option<()> {
+        let read = serde_json::from_str::<JsonValue>(value.get());
+        self.record(at, read.map(drop).map_err(|error| format!("cannot be sent to the bot: {error}")))
     }
 
     /// Reads the text, which may be absent beside attachments. `attachments` is `None` if they have an error.
@@ -332,8 +332,20 @@ impl FieldValidator<'_> {
         files.into_iter().collect()
     }
 
+    /// Reads a file. The bot gets unknown members unchanged, because clients of the platform send different ones.
     fn attachment(&mut self, at: &str, item: &RawValue) -> Option<Attachment> {
-        let [id, name, kind] = self.object(at, item.get(), ["fileId", "fileName", "fileType"])?;
+        let (mut other_members, mut nulls) = (BTreeMap::new(), BTreeSet::new());
+        let names = ["fileId", "fileName", "fileType"];
+        let [id, name, kind] = self.open_object(at, item.get(), names, |check, key, value| {
+            let twice = other_members.contains_key(&*key) || nulls.contains(&*key);
+            if twice {
+                check.add(pointer(at, &key), "must occur only once");
+            } else if value.get() == "null" {
+                nulls.insert(key);
+            } else if let Some(()) = check.readable(&pointer(at, &key), value) {
+                other_members.insert(key.into(), value.to_owned());
+            }
+        })?;
         let id_at = pointer(at, "fileId");
         let file_id = self.required(&id_at, id).and_then(|id| self.string(&id_at, id));
         if file_id.as_deref() == Some("") {
@@ -341,7 +353,7 @@ impl FieldValidator<'_> {
         }
         let file_name = name.and_then(|name| self.string(&pointer(at, "fileName"), name));
         let file_type = kind.and_then(|kind| self.string(&pointer(at, "fileType"), kind));
-        Some(Attachment { file_id: file_id?, file_name, file_type })
+        Some(Attachment { file_id: file_id?, file_name, file_type, other_members })
     }
 
     fn rules(&mut self, value: &RawValue) -> TurnRules {

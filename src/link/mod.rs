@@ -31,10 +31,11 @@ mod platform_clock;
 mod stats;
 mod store_retry;
 mod turn;
+mod upload;
 mod write_buffer;
 
 pub use crate::domain::LinkState;
-pub use crate::rtm::{ConnectorSetupError, PlatformConnector};
+pub use crate::rtm::{ConnectorSetupError, FileUpload, Grant, PlatformConnector, UPLOAD_CHUNK_BYTES};
 pub use crate::store::StoreClock;
 pub use calls::fail_open;
 pub use conversation_host::ConversationHost;
@@ -46,3 +47,4 @@ pub use machine::Machine;
 pub use mailbox::Mailbox;
 pub use stats::{FRAMES_IN, FRAMES_OUT};
 pub use store_retry::retry_while_unavailable;
+pub use upload::{UploadFailure, upload};

@@ -6,7 +6,10 @@ use std::time::Duration;
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
 use super::labels::{CLOSE_CODES, NO_CODE, close_code_label};
-use super::{ConnectResult, ConnectStep, CounterFamily, Metrics, SocketState, TurnStage, child, children};
+use super::{
+    BotUploadMetrics, ConnectResult, ConnectStep, CounterFamily, Metrics, SocketState, TurnStage, child,
+    children,
+};
 use crate::domain::{BotName, EndedBy, ProblemKind};
 
 impl Metrics {
@@ -14,8 +17,8 @@ impl Metrics {
     ///
     /// # Errors
     /// A declaration of this module is wrong.
-    pub fn bot(&self, bot: &BotName) -> Result<Arc<BotMetrics>, Error> {
-        let bot = bot.as_str();
+    pub fn bot(&self, name: &BotName) -> Result<Arc<BotMetrics>, Error> {
+        let bot = name.as_str();
         let outcomes =
             EndedBy::ALL.iter().map(|by| by.as_str()).chain(ProblemKind::ALL.iter().map(|kind| kind.slug()));
         let frames = |direction, kinds: &'static [&'static str]| {
@@ -50,6 +53,7 @@ impl Metrics {
             far_off_times: self.far_off_times.get_metric_with_label_values(&[bot])?,
             frames_in: frames("in", self.words.frames_in)?,
             frames_out: frames("out", self.words.frames_out)?,
+            uploads: self.uploads.bot(name)?,
         }))
     }
 }
@@ -67,6 +71,8 @@ pub struct BotMetrics {
     far_off_times: IntCounter,
     frames_in: CounterFamily,
     frames_out: CounterFamily,
+    /// Files for the bot.
+    pub uploads: BotUploadMetrics,
 }
 
 impl BotMetrics {

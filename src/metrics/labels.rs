@@ -76,9 +76,27 @@ label! {
 }
 
 label! {
-    /// Result of a connect.
+    /// Call of an upload (protocol.md 13.1).
+    UploadCall {
+        /// The JWT is exchanged for a token. Only failures have this label.
+        Grant = "grant",
+        /// The platform is asked for the token of a file in chunks.
+        Token = "token",
+        /// A file goes as a whole.
+        File = "file",
+        /// A chunk of a file goes.
+        Chunk = "chunk",
+        /// The platform is asked to put the chunks together.
+        Complete = "complete",
+        /// The platform is asked for the file's URL.
+        Url = "url",
+    }
+}
+
+label! {
+    /// Result of a connect, or of a call.
     ConnectResult {
-        /// The socket is open.
+        /// The socket is open, or the call has its answer.
         Ok = "ok",
         /// The platform refused for good.
         Rejected = "rejected",

@@ -99,9 +99,11 @@ pub struct PlatformConnector {
     empty_context: Rc<ConnectContext>,
 }
 
-/// Two clients that trust the same certificate authorities.
+/// Clients that trust the same certificate authorities.
 pub(super) struct PlatformClients {
     pub(super) calls: Client,
+    /// Uploads take long. Connections of their own leave those of the calls to messages.
+    pub(super) uploads: Client,
     sockets: Client,
 }
 
@@ -278,13 +280,14 @@ impl PlatformClients {
     fn new(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver) -> Self {
         Self {
             calls: client(tls, resolve, CONCURRENT_CALLS_MAX, "application/json"),
+            uploads: client(tls, resolve, 0, "application/json"),
             sockets: client(tls, resolve, 0, "*/*"),
         }
     }
 }
 
-/// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets have no limit here,
-/// because the hub limits the conversations. `accept` is the header that firewalls expect of each request.
+/// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets and uploads have no limit
+/// here, because the hub limits the conversations, and HTTP the uploads. `accept` is the header that firewalls expect of each request.
 fn client(
     tls: &Arc<rustls::ClientConfig>,
     resolve: &DnsResolver,
@@ -321,7 +324,7 @@ pub(super) fn bearer_header(grant: &Grant) -> (header::HeaderName, String) {
 }
 
 impl PlatformConnector {
-    /// Makes one call and reads its whole answer, under one timeout. Compares the platform's clock with ours.
+    /// Makes one call and reads its whole answer, under one timeout.
     pub(super) async fn call(
         &self,
         phase: ConnectPhase,
@@ -330,11 +333,23 @@ impl PlatformConnector {
         body_max: usize,
         now: Timestamp,
     ) -> Result<Bytes, ConnectError> {
-        let sent = wall_clock::now();
-        let sending: SendClientRequest = match body {
+        let sending = match body {
             Some(body) => request.send_json(body),
             None => request.send(),
         };
+        self.answer(phase, sending, TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT, body_max, now).await
+    }
+
+    /// Reads the whole answer to a request within this time. Compares the platform's clock with ours.
+    pub(super) async fn answer(
+        &self,
+        phase: ConnectPhase,
+        sending: SendClientRequest,
+        limit: Duration,
+        body_max: usize,
+        now: Timestamp,
+    ) -> Result<Bytes, ConnectError> {
+        let sent = wall_clock::now();
         let exchange = async {
             let mut response = sending.await.map_err(|error| call_failed(phase, send_error(error)))?;
             let received = wall_clock::now();
@@ -357,7 +372,7 @@ impl PlatformConnector {
             let refusal = PlatformRefusal { phase, status, retry_after, date, location, body: &body };
             Err(refusal.into_error(now))
         };
-        match timeout(TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT, exchange).await {
+        match timeout(limit, exchange).await {
             Ok(result) => result,
             Err(_) => Err(call_failed(phase, CallError::Timeout)),
         }

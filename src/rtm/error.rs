@@ -21,7 +21,7 @@ pub enum RetryAdvice {
     Never,
 }
 
-/// Step of a connect, or the history call. A closed set, fit for a metric's label.
+/// Step of a connect or of an upload, or the history call. A closed set, fit for a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectPhase {
     /// The request to the bot's assertion service (protocol.md 2.3).
@@ -34,6 +34,16 @@ pub enum ConnectPhase {
     Socket,
     /// `GET …/botmessages/rtm` (protocol.md 7.10).
     History,
+    /// `POST …/attachment/file/token` (protocol.md 13.1).
+    FileToken,
+    /// `POST …/attachment/file`
+    File,
+    /// `POST …/attachment/file/{token}/chunk`
+    Chunk,
+    /// `PUT …/attachment/file/{token}`
+    Complete,
+    /// `GET …/attachment/v2/stream/{bot}/file/{file}/url`
+    FileUrl,
 }
 
 impl ConnectPhase {
@@ -45,6 +55,11 @@ impl ConnectPhase {
             Self::Start => "start",
             Self::Socket => "socket",
             Self::History => "history",
+            Self::FileToken => "token",
+            Self::File => "file",
+            Self::Chunk => "chunk",
+            Self::Complete => "complete",
+            Self::FileUrl => "url",
         }
     }
 
@@ -137,6 +152,20 @@ pub enum ConnectError {
         /// Wait from `Retry-After`, an hour at most.
         retry_after: Option<Duration>,
     },
+    /// The platform answered 413.
+    #[error("{phase}: {public_message}")]
+    TooLarge {
+        /// Failed step.
+        phase: ConnectPhase,
+        /// Text for callers.
+        public_message: Box<str>,
+    },
+    /// The platform lacks chunks of a file.
+    #[error("complete: the platform lost chunks of the file")]
+    ChunksLost {
+        /// Their numbers, from 0.
+        numbers: Vec<usize>,
+    },
     /// The answer is unusable: 5xx, HTML, JSON without the field, or a refused upgrade.
     #[error("{phase}: {public_message}")]
     Unavailable {
@@ -166,7 +195,10 @@ impl ConnectError {
     /// Returns the advice for the next step.
     pub const fn retry(&self) -> RetryAdvice {
         match self {
-            Self::Rejected { .. } | Self::Signer(_) => RetryAdvice::Never,
+            // Lost chunks are sent before the next try.
+            Self::Rejected { .. } | Self::TooLarge { .. } | Self::ChunksLost { .. } | Self::Signer(_) => {
+                RetryAdvice::Never
+            }
             Self::RateLimited { retry_after, .. } => RetryAdvice::Backoff(*retry_after),
             Self::TokenExpired { .. } | Self::Unavailable { .. } | Self::Unreachable { .. } => {
                 RetryAdvice::Backoff(None)
@@ -181,8 +213,10 @@ impl ConnectError {
             Self::Rejected { public_message, .. }
             | Self::TokenExpired { public_message, .. }
             | Self::RateLimited { public_message, .. }
+            | Self::TooLarge { public_message, .. }
             | Self::Unavailable { public_message, .. } => public_message,
             Self::Unreachable { phase: ConnectPhase::Assertion, error } => error.assertion_message(),
+            Self::ChunksLost { .. } => "the platform lost parts of the file",
             Self::Unreachable { error, .. } => error.public_message(),
             Self::StaleTicket => "the platform's socket address expired before it could be used",
             Self::Signer(_) => {
@@ -191,16 +225,23 @@ impl ConnectError {
         }
     }
 
-    /// Returns the failed step for metrics: `assertion`, `grant`, `start`, `socket` or `history`.
+    /// Returns the name of the failed step for metrics, such as `grant`.
     pub const fn phase(&self) -> &'static str {
+        self.failed_phase().as_str()
+    }
+
+    /// Returns the failed step.
+    pub(super) const fn failed_phase(&self) -> ConnectPhase {
         match self {
             Self::Rejected { phase, .. }
             | Self::TokenExpired { phase, .. }
             | Self::RateLimited { phase, .. }
+            | Self::TooLarge { phase, .. }
             | Self::Unavailable { phase, .. }
-            | Self::Unreachable { phase, .. } => phase.as_str(),
-            Self::StaleTicket => ConnectPhase::Socket.as_str(),
-            Self::Signer(_) => ConnectPhase::Grant.as_str(),
+            | Self::Unreachable { phase, .. } => *phase,
+            Self::ChunksLost { .. } => ConnectPhase::Complete,
+            Self::StaleTicket => ConnectPhase::Socket,
+            Self::Signer(_) => ConnectPhase::Grant,
         }
     }
 }

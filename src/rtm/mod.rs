@@ -5,10 +5,12 @@
 
 mod assertion_service;
 mod connect_context;
+mod chunk_spool;
 mod connector;
 mod correlation_id;
 mod decode;
 mod error;
+mod form_body;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod grant;
@@ -23,6 +25,7 @@ mod refusal;
 mod socket;
 mod text_extraction;
 mod ticket;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -38,3 +41,4 @@ pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::JwtSigner;
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;
+pub use upload::{FileUpload, UPLOAD_CHUNK_BYTES, UploadError};

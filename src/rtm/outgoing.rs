@@ -133,6 +133,8 @@ pub fn close_session(bot: &BotConfig, id: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -150,6 +152,15 @@ mod tests {
 
     fn message(bot: &BotConfig, accepted: &AcceptedMessage) -> String {
         super::message(bot, accepted, &ConnectContext::default())
+    }
+
+    fn file(id: &str, name: &str) -> Attachment {
+        Attachment {
+            file_id: id.into(),
+            file_name: Some(name.into()),
+            file_type: None,
+            other_members: BTreeMap::new(),
+        }
     }
 
     fn parsed(frame: &str) -> Value {
@@ -178,8 +189,9 @@ mod tests {
     fn custom_data_goes_out_untouched() {
         let mut content = MessageContent::new("YES_1").unwrap();
         content.display_text = Some("Yes".into());
+        let url = RawValue::from_string(r#""https://bots.example/f-1""#.to_owned()).unwrap();
         content.attachments =
-            vec![Attachment { file_id: "f-1".into(), file_name: Some("a.png".into()), file_type: None }];
+            vec![Attachment { other_members: [("fileUrl".into(), url)].into(), ..file("f-1", "a.png") }];
         content.custom_data = Some(object(r#"{"amount": 1.50, "id": 12345678901234567890123}"#));
         content.meta_tags = Some(object(r#"{"userLevelTags":[{"name":"a","value":"b"}]}"#));
         content.meta = Some(object(r#"{"timezone":"Europe/Paris"}"#));
@@ -189,7 +201,8 @@ mod tests {
         let frame = parsed(&frame);
         assert_eq!(frame["message"]["body"], "YES_1");
         assert_eq!(frame["message"]["renderMsg"], "Yes");
-        assert_eq!(frame["message"]["attachments"], json!([{ "fileId": "f-1", "fileName": "a.png" }]));
+        let file = json!({ "fileId": "f-1", "fileName": "a.png", "fileUrl": "https://bots.example/f-1" });
+        assert_eq!(frame["message"]["attachments"], json!([file]));
         assert!(frame["message"]["customData"].is_object() && frame["botInfo"]["customData"].is_object());
         assert!(frame["customData"].is_object());
         assert_eq!(frame["botInfo"]["metaTags"]["userLevelTags"][0]["name"], "a");
@@ -222,8 +235,8 @@ mod tests {
 
     #[test]
     fn message_of_files_alone_has_their_names_as_body() {
-        let file = Attachment { file_id: "f-1".into(), file_name: Some("a.png".into()), file_type: None };
-        let frame = message(&bot(), &accepted(MessageContent::with_attachments("", vec![file]).unwrap()));
+        let content = MessageContent::with_attachments("", vec![file("f-1", "a.png")]).unwrap();
+        let frame = message(&bot(), &accepted(content));
         assert_eq!(parsed(&frame)["message"]["body"], "a.png");
     }
 

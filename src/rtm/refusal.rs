@@ -4,6 +4,7 @@
 //! versions with a bare `error` (protocol.md 3.3, 4.4, 8).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::{ConnectError, ConnectPhase};
@@ -64,11 +65,22 @@ impl PlatformRefusal<'_> {
                 let retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
                 ConnectError::RateLimited { phase, public_message, retry_after }
             }
+            404 if phase == ConnectPhase::Complete
+                && let Some(numbers) = lost_chunks(self.body) =>
+            {
+                ConnectError::ChunksLost { numbers }
+            }
             // A request that came too slowly or too early may succeed unchanged.
             408 | 425 => ConnectError::Unavailable { phase, public_message },
+            413 if matches!(phase, ConnectPhase::File | ConnectPhase::Chunk | ConnectPhase::Complete) => {
+                ConnectError::TooLarge { phase, public_message }
+            }
             // Only the platform refuses for good. An answer in another form comes from a gateway before it, which may
             // be starting, or not know the platform's new address yet.
-            400..=499 if refused.is_some() => ConnectError::Rejected { phase, public_message },
+            // Older platforms do not know the endpoint of a file's URL.
+            400..=499 if refused.is_some() || phase == ConnectPhase::FileUrl => {
+                ConnectError::Rejected { phase, public_message }
+            }
             // A service of a customer has errors in any form. These mean that the request itself is not taken.
             400 | 401 | 403 | 405 | 415 | 422 if phase == ConnectPhase::Assertion => {
                 ConnectError::Rejected { phase, public_message }
@@ -76,6 +88,17 @@ impl PlatformRefusal<'_> {
             _ => ConnectError::Unavailable { phase, public_message },
         }
     }
+}
+
+/// Reads the numbers of chunks that the platform lacks: a list in brackets, as text or as JSON (protocol.md 13.2).
+fn lost_chunks(body: &[u8]) -> Option<Vec<usize>> {
+    let [errors] = members(str::from_utf8(body).ok()?, ["errors"])?;
+    let [msg] = members(elements(errors?)?.first()?.get(), ["msg"])?;
+    let (_, list) = msg?.get().split_once('[')?;
+    let (list, _) = list.split_once(']')?;
+    let numbers = list.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    let numbers: BTreeSet<usize> = numbers.map(str::parse).collect::<Result<_, _>>().ok()?;
+    (!numbers.is_empty()).then(|| numbers.into_iter().collect())
 }
 
 impl<'a> ErrorEntry<'a> {

@@ -256,7 +256,7 @@ fn objects_for_the_bot_arrive_unchanged() {
         let bridge = spawn_bridge(|_| {}).await;
         let body = json!({
             "text": "payload-7", "displayText": "Order status",
-            "attachments": [{"fileId": "f-1", "fileName": "a.pdf", "fileType": "attachment"}],
+            "attachments": [{"fileId": "f-1", "fileName": "a.pdf", "fileType": "attachment", "size": 5, "x": [{}]}],
             "customData": {"tier": "gold", "nested": {"a": [1, 2.5, null, true], "ü": "\u{1F600}"}},
             "metaTags": {"messageTags": [{"name": "n", "value": "v"}]},
             "meta": {"timezone": "Europe/Paris", "locale": "fr-FR"},

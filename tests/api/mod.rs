@@ -1,6 +1,7 @@
 //! The contract from outside: one file per resource, and real connections to a bridge in front of the simulated
 //! platform. The bridge runs as the program runs it. The assertions are the promises of docs/api.md.
 
+mod attachments;
 mod broken_links;
 mod callbacks;
 mod callers;

@@ -39,7 +39,18 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Crates that do I/O or are somebody's framework, and where they may be named.
 const FENCES: &[(&[&str], &[&str])] = &[
-    (&["awc"], &["rtm/connector", "rtm/socket", "rtm/grant", "rtm/history_request", "webhook/sender", "cli"]),
+    (
+        &["awc"],
+        &[
+            "rtm/connector",
+            "rtm/socket",
+            "rtm/grant",
+            "rtm/history_request",
+            "rtm/upload",
+            "webhook/sender",
+            "cli",
+        ],
+    ),
     // The client itself comes with the pool: `redis::` is our own module.
     (&["deadpool", "deadpool_redis"], &["store/redis"]),
     (&["actix_web", "actix_rt"], &["http", "app", "cli"]),

@@ -45,7 +45,7 @@ const TOKENS: [&[u8]; 24] = [
 /// The parsers of a target, as in `fuzz/fuzz_targets`.
 type FuzzTarget = fn(&[u8]);
 
-const TARGETS: [(&str, &[FuzzTarget]); 8] = [
+const TARGETS: [(&str, &[FuzzTarget]); 9] = [
     ("configuration", &[config::fuzzing::configuration]),
     ("frames", &[rtm::fuzzing::frame, rtm::fuzzing::history_page]),
     ("message_body", &[http::fuzzing::message_body, http::fuzzing::redrive_body]),
@@ -54,6 +54,7 @@ const TARGETS: [(&str, &[FuzzTarget]); 8] = [
     ("request_headers", &[http::fuzzing::headers]),
     ("request_line", &[http::fuzzing::query, http::fuzzing::cursor]),
     ("rest_answers", &[rtm::fuzzing::rest_answer]),
+    ("uploads", &[http::fuzzing::upload_form, http::fuzzing::content_disposition]),
 ];
 
 #[test]

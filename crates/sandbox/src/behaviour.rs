@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::uploads::FileBehaviour;
+
 /// Switches of protocol.md 11.
 #[derive(Debug, Clone)]
 #[expect(
@@ -73,6 +75,8 @@ pub struct Behaviour {
     pub clock_lead: SignedDuration,
     /// Number of the newest responses that a new socket gets again. It counts responses from the time of the switch.
     pub repeats: usize,
+    /// Uploads of files, and the bot's way with them.
+    pub files: FileBehaviour,
 }
 
 impl Default for Behaviour {
@@ -107,6 +111,7 @@ impl Default for Behaviour {
             user_ids: UserIdStyle::AsSent,
             clock_lead: SignedDuration::ZERO,
             repeats: 0,
+            files: FileBehaviour::default(),
         }
     }
 }

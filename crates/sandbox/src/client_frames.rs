@@ -22,7 +22,7 @@ use super::session::ConversationSession;
 use super::socket_task::SocketTask;
 use super::step::Step;
 use super::step_runner::{StepTrigger, frame_context, run_steps};
-use super::{default_bot, platform_frames};
+use super::{default_bot, platform_frames, uploads};
 
 /// A client's frame. The code for each type checks the members that it needs, because the platform is lenient.
 #[derive(Deserialize)]
@@ -56,6 +56,15 @@ impl<'a> ClientFrame<'a> {
         }
         let message = self.message.and_then(|raw| serde_json::from_str::<MessageBody<'_>>(raw.get()).ok());
         message.and_then(|message| message.body).map(Cow::into_owned).unwrap_or_default()
+    }
+
+    fn files(&self) -> Vec<Value> {
+        #[derive(Deserialize)]
+        struct MessageFiles {
+            attachments: Vec<Value>,
+        }
+        let message = self.message.and_then(|raw| serde_json::from_str::<MessageFiles>(raw.get()).ok());
+        message.map(|message| message.attachments).unwrap_or_default()
     }
 }
 
@@ -123,12 +132,17 @@ impl SocketTask {
                 steps.push(Step::Event("session_start".to_owned()));
             }
             let agent = state.agent;
+            let files = frame.files();
+            let is_stalled = std::mem::take(&mut state.stalled);
+            state.stalled = behaviour.files.stalls && text.is_empty() && !files.is_empty();
+            let is_stalled = is_stalled || state.stalled;
             if let Some(session) = &mut state.session {
                 let welcome = !std::mem::replace(&mut session.welcomed, true)
                     && behaviour.welcome == WelcomeTime::AfterFirstMessage;
                 let answer = match scripted {
                     Some(steps) => steps,
-                    None => default_steps(platform, session, agent, &text, id),
+                    None if is_stalled => vec![Step::Ack],
+                    None => default_steps(platform, session, agent, (&text, &files), id),
                 };
                 let acks = answer.iter().take_while(|step| matches!(step, Step::Ack)).count();
                 steps.extend(answer);
@@ -237,7 +251,7 @@ fn default_steps(
     platform: &PlatformState,
     session: &mut ConversationSession,
     agent: bool,
-    text: &str,
+    (text, files): (&str, &[Value]),
     id: &str,
 ) -> Vec<Step> {
     let behaviour = platform.behaviour();
@@ -245,7 +259,9 @@ fn default_steps(
         Some(CommandAnswer::Exact(steps)) => return steps,
         Some(CommandAnswer::Usual(steps)) => steps,
         None if agent => vec![Step::AgentSay(format!("I see: {text}"))],
-        None => default_bot::answer(&mut session.dialog, text),
+        None => {
+            uploads::answer(platform, files).unwrap_or_else(|| default_bot::answer(&mut session.dialog, text))
+        }
     };
     match (session.dialog.runs(), &session.context) {
         (true, None) => session.context = Some(platform.ids.uuid("dcx-")),

@@ -19,7 +19,7 @@ use super::observations::GrantObservation;
 use super::platform_state::{BotUser, PlatformState, SimulatedGrant, SimulatedTicket, locked};
 use super::step::Step;
 use super::step_runner::{StepRunner, StepTrigger};
-use super::upgrade;
+use super::{upgrade, uploads};
 
 /// Adds all routes. Each route of the API exists with and without the version.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -28,7 +28,9 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .route(&format!("{api}/oAuth/token/jwtgrant"), web::post().to(grant))
             .route(&format!("{api}/rtm/start"), web::post().to(start))
             .route(&format!("{api}/botmessages/rtm"), web::get().to(read_history));
+        uploads::routes(config, api);
     }
+    uploads::file_routes(config);
     config
         .route("/rtm/bot", web::get().to(upgrade::upgrade))
         .route("/{prefix}/rtm/bot", web::get().to(upgrade::upgrade))
@@ -124,7 +126,10 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<PlatformState>)
 }
 
 /// Returns the grant of the request's token.
-fn authorized(request: &HttpRequest, platform: &PlatformState) -> Result<SimulatedGrant, Box<HttpResponse>> {
+pub(super) fn authorized(
+    request: &HttpRequest,
+    platform: &PlatformState,
+) -> Result<SimulatedGrant, Box<HttpResponse>> {
     let token = request
         .headers()
         .get(header::AUTHORIZATION)

@@ -16,6 +16,16 @@ pub enum Endpoint {
     History,
     /// The upgrade to a web socket.
     Upgrade,
+    /// `POST attachment/file/token`, and its other forms.
+    FileToken,
+    /// `POST attachment/file`, and its other form.
+    File,
+    /// `POST attachment/file/{token}/chunk`, and its other forms.
+    FileChunk,
+    /// `PUT attachment/file/{token}`, and its other forms.
+    FileCommit,
+    /// `GET attachment/v2/stream/{bot}/file/{file}/url`
+    FileUrl,
 }
 
 /// Fault of a request. All but [`Fault::Slow`] replace the answer.

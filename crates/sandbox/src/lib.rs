@@ -4,7 +4,7 @@
 //! versions is a switch (protocol.md 11). People control it by messages (`/help`), tests by a [`SandboxScript`].
 //!
 //! ```text
-//!  client ──► endpoints (grant, start, history) ──► fault_injection ──► answer
+//!  client ──► endpoints (grant, start, history), uploads ──► fault_injection ──► answer
 //!         ──► upgrade ──► socket_task ──► client_frames ──► steps: a script's, or the default bot's
 //!                                                           │
 //!  SandboxScript::push ─────────────────────────────────────┴──► step_runner ──► sockets, history, observations
@@ -26,6 +26,7 @@ mod faults;
 mod history;
 mod id_generator;
 pub mod message_elements;
+mod multipart_form;
 mod observations;
 mod platform_frames;
 mod platform_state;
@@ -39,6 +40,7 @@ mod step_runner;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod uploads;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -62,12 +64,13 @@ pub use behaviour::{
 };
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
-    CloseObservation, ConnectObservation, DeliveryObservation, GrantObservation, ObservationList,
+    CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, GrantObservation, ObservationList,
     PlatformTotals, ReceivedFrame, SocketEnd, UserObservations,
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;
 pub use step::{CutMode, Gate, Step, StreamEndMarker};
+pub use uploads::FileBehaviour;
 
 /// Id of the default sandbox's app.
 pub const CLIENT_ID: &str = "cs-sandbox";
@@ -190,6 +193,7 @@ impl Sandbox {
             changed: tokio::sync::watch::Sender::new(()),
             runtime: tokio::runtime::Handle::current(),
             address: OnceLock::from(address),
+            uploads: uploads::UploadedFiles::default(),
             options,
         });
         let shared = Data::from(Arc::clone(&platform));

@@ -1,5 +1,6 @@
 //! Observations of the platform, for tests.
 
+use actix_web::web::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -33,6 +34,8 @@ pub struct UserObservations {
     pub starts: usize,
     /// Reads of the history.
     pub history_reads: usize,
+    /// Uploaded files.
+    pub files: ObservationList<FileObservation>,
 }
 
 /// A bounded list that keeps counting when it is full.
@@ -136,6 +139,25 @@ pub enum SocketEnd {
     Cut,
 }
 
+/// An uploaded file.
+#[derive(Debug, Clone)]
+pub struct FileObservation {
+    /// Time of the answer with its id.
+    pub at: Timestamp,
+    /// Its `fileId`.
+    pub id: String,
+    /// The field `filename`.
+    pub name: String,
+    /// The field `fileExtension`.
+    pub extension: String,
+    /// The field `fileContext`.
+    pub context: String,
+    /// Number of its chunks; `None` if it came as a whole.
+    pub chunks: Option<usize>,
+    /// Its bytes.
+    pub content: Bytes,
+}
+
 /// A response to a user.
 #[derive(Debug, Clone)]
 pub struct DeliveryObservation {
@@ -160,6 +182,8 @@ pub struct PlatformTotals {
     pub upgrades: u64,
     /// Requests to the history.
     pub history_reads: u64,
+    /// Requests for uploads, failed ones included.
+    pub file_calls: u64,
     /// User messages.
     pub messages: u64,
     /// Responses.

@@ -19,6 +19,7 @@ use super::session::ConversationSession;
 use super::sharded_map::ShardedMap;
 use super::socket_handle::SocketHandle;
 use super::step::Step;
+use super::uploads::UploadedFiles;
 
 /// Bot of a test: returns the steps for each message.
 pub(super) type BotFn = dyn Fn(&BotUser, &ReceivedFrame) -> Vec<Step> + Send + Sync;
@@ -102,6 +103,7 @@ pub(super) struct PlatformState {
     /// Runtime for pushed steps.
     pub(super) runtime: Handle,
     pub(super) address: OnceLock<std::net::SocketAddr>,
+    pub(super) uploads: UploadedFiles,
 }
 
 #[derive(Default)]
@@ -110,6 +112,7 @@ pub(super) struct PlatformCounters {
     pub(super) starts: AtomicU64,
     pub(super) upgrades: AtomicU64,
     pub(super) history_reads: AtomicU64,
+    pub(super) file_calls: AtomicU64,
     pub(super) messages: AtomicU64,
     pub(super) responses: AtomicU64,
     pub(super) open_sockets: AtomicU64,
@@ -124,6 +127,7 @@ impl PlatformCounters {
             starts: read(&self.starts),
             upgrades: read(&self.upgrades),
             history_reads: read(&self.history_reads),
+            file_calls: read(&self.file_calls),
             messages: read(&self.messages),
             responses: read(&self.responses),
             open_sockets: read(&self.open_sockets),
@@ -143,6 +147,11 @@ impl PlatformState {
             Endpoint::Start => &self.counts.starts,
             Endpoint::History => &self.counts.history_reads,
             Endpoint::Upgrade => &self.counts.upgrades,
+            Endpoint::FileToken
+            | Endpoint::File
+            | Endpoint::FileChunk
+            | Endpoint::FileCommit
+            | Endpoint::FileUrl => &self.counts.file_calls,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.changed.send_replace(());
@@ -201,6 +210,8 @@ pub(super) struct UserState {
     pub(super) scripted_messages: VecDeque<Vec<Step>>,
     /// Steps for the next connects, in place of the usual ones.
     pub(super) scripted_connects: VecDeque<Vec<Step>>,
+    /// Whether the bot stalls, so that the next message gets no answer either.
+    pub(super) stalled: bool,
     /// The newest responses, for new sockets of a platform that repeats them.
     pub(super) repeatable: VecDeque<String>,
     pub(super) observed: UserObservations,

@@ -135,3 +135,17 @@ fn pipelined_request_leaves_the_begin_of_the_next_unknown() {
         progress.request_begun(BodyLength::Exact(7));
     }
 }
+
+#[test]
+fn upload_may_have_a_longer_body() {
+    let (mut progress, now) = begun(HEAD, BodyLength::Chunked);
+    progress.allow_body(20 << 20);
+    let chunk = vec![0; 1 << 20];
+    let read = (0..100).take_while(|_| {
+        progress.received(&chunk, || now);
+        progress.may_read()
+    });
+    assert_eq!(read.count() + 1, 48, "twice the body, and the bytes of any request");
+    progress.answer_begun();
+    assert!(!progress.may_read());
+}

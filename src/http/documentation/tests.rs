@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::*;
 use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
-    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, LinkState,
-    Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome,
+    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, FileKind,
+    LinkState, Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome, UploadedFile,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -107,6 +107,14 @@ fn document_describes_resources_as_written() {
         }],
     };
     let delivery = serde_json::to_value(&delivery).unwrap();
+    let file = UploadedFile {
+        file_id: "f".into(),
+        file_name: "a.png".into(),
+        file_type: FileKind::Image,
+        size: 1,
+        file_url: None,
+    };
+    let file = serde_json::to_value(&file).unwrap();
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
@@ -114,6 +122,7 @@ fn document_describes_resources_as_written() {
         ("Connection", &connection),
         ("Delivery", &delivery),
         ("Attempt", &delivery["attempts"][0]),
+        ("UploadedFile", &file),
     ] {
         assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
         // Only a reply with a missing part, and a message that is an event, say so.
@@ -137,12 +146,12 @@ fn problem_pages_name_every_cause() {
         (ProblemKind::RateLimited, &["rate_per_minute", "max_open_requests"][..]),
         (ProblemKind::CallbackRefused, &["webhooks.allowed", "secret"]),
         (ProblemKind::StoreUnavailable, &["in time", "refused", "replicas"]),
-        (ProblemKind::Overloaded, &["requests", "streams", "sockets", "memory"]),
+        (ProblemKind::Overloaded, &["requests", "streams", "uploads", "sockets", "memory"]),
         (ProblemKind::NotFound, &["route", "bot", "message", "delivery", "%2F"]),
         (ProblemKind::PlatformRejected, &["credentials", "1007"]),
         (ProblemKind::PlatformUnavailable, &["deadline", "connects_per_minute", "DELETE"]),
         (ProblemKind::UnsupportedMediaType, &["JSON", "compressed"]),
-        (ProblemKind::PayloadTooLarge, &["1 MiB", "1009"]),
+        (ProblemKind::PayloadTooLarge, &["1 MiB", "1009", "max_attachment_bytes"]),
     ] {
         let page = problem_page(kind);
         assert!(causes.iter().all(|cause| page.contains(cause)), "{kind}: {page}");

@@ -111,6 +111,14 @@ fn user_details_are_checked_by_field() {
 }
 
 #[test]
+fn unknown_members_of_an_attachment_are_kept() {
+    let file = r#"{"size":1.50,"fileId":"f","fileUrl":null,"custom":{"a" : [true]}}"#;
+    let draft = read(&format!(r#"{{"text":"a","attachments":[{file}]}}"#)).unwrap();
+    let kept = serde_json::to_string(&draft.content.attachments).unwrap();
+    assert_eq!(kept, r#"[{"fileId":"f","custom":{"a" : [true]},"size":1.50}]"#);
+}
+
+#[test]
 fn byte_order_mark_before_the_body_is_ignored() {
     assert_eq!(read("\u{feff} {\"text\":\"a\"}").unwrap().content.text(), "a");
     assert_eq!(read("\u{feff}\u{feff}{}").unwrap_err(), [""]);
@@ -141,7 +149,7 @@ fn reading_stops_at_the_fiftieth_error() {
     let files = vec![format!("{{{}\"fileId\":\"f\"}}", r#""x":1,"#.repeat(20)); MAX_ATTACHMENTS].join(",");
     let errors = read(&format!(r#"{{"text":"a","attachments":[{files}],"y":1}}"#)).unwrap_err();
     assert_eq!(errors.len(), MAX_ERRORS);
-    assert_eq!(errors.iter().filter(|pointer| pointer.starts_with("/attachments/2/")).count(), 9);
+    assert_eq!(errors.iter().filter(|pointer| pointer.starts_with("/attachments/2/")).count(), 11);
 }
 
 #[test]
@@ -180,6 +188,15 @@ fn every_error_has_its_pointer() {
         (
             r#"{"text":"a","attachments":["f",{"fileId":""},{}]}"#.to_owned(),
             &["/attachments/0", "/attachments/1/fileId", "/attachments/2/fileId"],
+        ),
+        (
+            r#"{"text":"a","attachments":[{"fileId":"f","a":1,"a":1},{"fileId":"f","b":null,"b":1}]}"#
+                .to_owned(),
+            &["/attachments/0/a", "/attachments/1/b"],
+        ),
+        (
+            r#"{"text":"a","attachments":[{"fileId":"f","a":{"b":1,"b":2}}]}"#.to_owned(),
+            &["/attachments/0/a"],
         ),
         (format!(r#"{{"text":"a","attachments":[{}1]}}"#, "1,".repeat(20)), &["/attachments"]),
         (r#"{"text":"a","callback":"https://example.org/"}"#.to_owned(), &["/callback"]),

@@ -11,6 +11,7 @@
 //! * [`resync`] reads from the store the changes whose hints were lost.
 //! * [`publishing`] serves the subscribers of conversations.
 //! * [`status_query`] finds out the status of a conversation.
+//! * [`uploads`] sends files of callers to the platform.
 //!
 //! The shard does not know what a conversation does; that is the task of `link`.
 
@@ -26,6 +27,7 @@ mod publishing;
 mod resync;
 mod status_query;
 mod subscriber_table;
+mod uploads;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -53,7 +55,7 @@ use super::subscription::Publisher;
 use super::waiters::{CompletionSender, WaiterTable};
 use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, BotName, ConversationId, MessageId, Partition, Timestamp};
-use crate::link::{Input, PlatformConnector, StoreClock};
+use crate::link::{Grant, Input, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
 use crate::store::{self, Hint, Ownership, Store};
 
@@ -142,6 +144,7 @@ pub(crate) struct Shard {
     renewals: publishing::RenewalState,
     queries: status_query::PendingQueries,
     hint_sender: Rc<hint_sender::HintSender>,
+    upload_grants: uploads::UploadGrants<Grant>,
 }
 
 impl Shard {
@@ -164,6 +167,7 @@ impl Shard {
             resync: resync::ResyncState::default(),
             renewals: publishing::RenewalState::default(),
             queries: status_query::PendingQueries::default(),
+            upload_grants: uploads::UploadGrants::default(),
         })
     }
 
@@ -206,8 +210,12 @@ impl Shard {
 
     /// Returns the shard with this index if it runs on this thread. Its commands then need no queue.
     pub(crate) fn local(leases: &Arc<LeaseTable>, index: usize) -> Option<Rc<Self>> {
-        let shard = LOCAL_SHARD.with_borrow(Option::clone)?;
-        (shard.setup.index == index && Arc::ptr_eq(&shard.setup.leases, leases)).then_some(shard)
+        Self::of_this_thread(leases).filter(|shard| shard.setup.index == index)
+    }
+
+    /// Returns the shard that runs on this thread.
+    pub(crate) fn of_this_thread(leases: &Arc<LeaseTable>) -> Option<Rc<Self>> {
+        LOCAL_SHARD.with_borrow(Option::clone).filter(|shard| Arc::ptr_eq(&shard.setup.leases, leases))
     }
 
     pub(crate) fn on_command(self: &Rc<Self>, command: ShardCommand) {

@@ -114,3 +114,35 @@ fn retry_after_as_seconds_or_date_is_parsed() {
     assert_eq!(at(30), Some(Duration::from_millis(30_000 - NOW.as_millis() % 1000)));
     assert_eq!(at(0), Some(Duration::ZERO));
 }
+
+#[test]
+fn lost_chunks_are_read_in_any_notation() {
+    let body = |msg: &str| format!(r#"{{"errors":[{{"msg":{msg},"code":404,"httpStatus":"404"}}]}}"#);
+    for msg in
+        [r#""[1,10]""#, r#""Missing chunks [ 10, 1 ]""#, "[1,10]", r#"["10","1","1"]"#, r#""[\"1\",\"10\"]""#]
+    {
+        match refuse(ConnectPhase::Complete, 404, None, &body(msg)) {
+            ConnectError::ChunksLost { numbers } => assert_eq!(numbers, [1, 10], "{msg}"),
+            error => panic!("{msg}: {error:?}"),
+        }
+    }
+    for msg in [r#""no such file""#, r#""[]""#, "null", r#""[1""#, r#""[99999999999999999999999]""#] {
+        let error = refuse(ConnectPhase::Complete, 404, None, &body(msg));
+        assert!(matches!(error, ConnectError::Rejected { .. }), "{msg}: {error:?}");
+    }
+    let elsewhere = refuse(ConnectPhase::Chunk, 404, None, &body(r#""[1]""#));
+    assert!(matches!(elsewhere, ConnectError::Rejected { .. }), "{elsewhere:?}");
+}
+
+#[test]
+fn refusal_of_a_file_depends_on_the_call() {
+    for body in ["<html>Too Large</html>", r#"{"errors":[{"msg":"too large","code":413}]}"#] {
+        for phase in [ConnectPhase::File, ConnectPhase::Chunk, ConnectPhase::Complete] {
+            assert!(matches!(refuse(phase, 413, None, body), ConnectError::TooLarge { .. }), "{phase}");
+        }
+    }
+    // A platform without the endpoint is not asked again.
+    assert_eq!(refuse(ConnectPhase::FileUrl, 404, None, "<html>").retry(), RetryAdvice::Never);
+    assert_eq!(refuse(ConnectPhase::File, 404, None, "<html>").retry(), RetryAdvice::Backoff(None));
+    assert_eq!(refuse(ConnectPhase::FileUrl, 503, None, "<html>").retry(), RetryAdvice::Backoff(None));
+}

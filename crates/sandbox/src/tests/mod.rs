@@ -3,6 +3,7 @@
 mod conversation;
 mod http;
 mod sockets;
+mod uploads;
 
 use std::pin::Pin;
 

@@ -1,6 +1,7 @@
 //! The encoding of accepted messages, and of the value with a message and its turn.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ struct StoredAttachment<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(rename = "t", borrow, default, skip_serializing_if = "Option::is_none")]
     kind: Option<Cow<'a, str>>,
+    #[serde(rename = "o", borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    other_members: BTreeMap<Cow<'a, str>, &'a RawValue>,
 }
 
 /// The values that the accept adds to a new message.
@@ -100,12 +103,14 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
     Ok(bytes)
 }
 
-fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), CorruptData> {
+fn write_new_message<'a>(new: &'a NewMessage, into: &mut Vec<u8>) -> Result<(), CorruptData> {
     let content = &new.content;
-    let file = |file: &'_ Attachment| StoredAttachment {
-        id: Cow::Owned(file.file_id.to_string()),
-        name: file.file_name.as_deref().map(|name| Cow::Owned(name.to_owned())),
-        kind: file.file_type.as_deref().map(|kind| Cow::Owned(kind.to_owned())),
+    let members = |(name, value): (&'a Box<str>, &'a Box<RawValue>)| (Cow::Borrowed(&**name), &**value);
+    let file = |file: &'a Attachment| StoredAttachment {
+        id: Cow::Borrowed(&file.file_id),
+        name: file.file_name.as_deref().map(Cow::Borrowed),
+        kind: file.file_type.as_deref().map(Cow::Borrowed),
+        other_members: file.other_members.iter().map(members).collect(),
     };
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let details = new.user_details.as_deref();
@@ -158,6 +163,11 @@ pub(in super::super) fn accepted(
         file_id: file.id.into(),
         file_name: boxed(file.name),
         file_type: boxed(file.kind),
+        other_members: file
+            .other_members
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.to_owned()))
+            .collect(),
     };
     let attachments = stored.attachments.into_iter().map(file).collect();
     let mut content = match stored.event {

@@ -59,11 +59,16 @@ fn alice() -> ConversationId {
 }
 
 fn content() -> impl Strategy<Value = MessageContent> {
-    let file = (text(0..20), boxed(), boxed()).prop_map(|(file_id, file_name, file_type)| Attachment {
-        file_id: file_id.into(),
-        file_name,
-        file_type,
-    });
+    let member = (text(0..9).prop_map(Into::into), raw());
+    let members = prop::collection::vec(member, 0..3).prop_map(|members| members.into_iter().collect());
+    let file = (text(0..20), boxed(), boxed(), members).prop_map(
+        |(file_id, file_name, file_type, other_members)| Attachment {
+            file_id: file_id.into(),
+            file_name,
+            file_type,
+            other_members,
+        },
+    );
     (text(0..200), boxed(), prop::collection::vec(file, 0..3), object(), object(), object()).prop_map(
         |(text, display_text, attachments, custom_data, meta_tags, meta)| {
             // Only beside files a text may be empty.
