@@ -50,7 +50,7 @@ pub use message::{
 pub use message_progress::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};
 pub use problem::{Problem, ProblemKind};
 pub use rate_window::RateWindow;
-pub use reply::{Correlation, Reply};
+pub use reply::{Correlation, MediaKind, Reply, ReplyChoice, ReplyMedia};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
 
@@ -72,6 +72,7 @@ serialize_as_str!(
     DeliveryState,
     EndedBy,
     LinkState,
+    MediaKind,
     MessageStatus,
     UserId
 );

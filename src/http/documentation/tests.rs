@@ -7,7 +7,8 @@ use super::*;
 use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
     ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, LinkState,
-    Message, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome,
+    MediaKind, Message, MessageProgress, NewDelivery, Problem, Reply, ReplyChoice, ReplyMedia, Timestamp,
+    TurnOutcome,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -62,6 +63,8 @@ fn document_knows_every_enum_value() {
     assert_eq!(words(&delivery["type"]["enum"]), kinds);
     let states = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
     assert_eq!(words(&delivery["state"]["enum"]), states);
+    let media = MediaKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(words(&document["components"]["schemas"]["ReplyMedia"]["properties"]["kind"]["enum"]), media);
     let ends = EndedBy::ALL.iter().map(|by| by.as_str()).collect();
     assert_eq!(words(&document["components"]["schemas"]["Message"]["properties"]["endedBy"]["enum"]), ends);
 }
@@ -70,7 +73,12 @@ fn document_knows_every_enum_value() {
 fn document_describes_resources_as_written() {
     let accepted = accepted_message(new_message(conversation("b", "u"), "hi"));
     let id = accepted.id;
-    let reply = Reply { partial: true, ..reply(1, Some(id), "hi") };
+    let reply = Reply {
+        partial: true,
+        choices: [ReplyChoice { title: "Yes".into(), payload: "y".into() }].into(),
+        media: [ReplyMedia { kind: MediaKind::File, url: None, title: None }].into(),
+        ..reply(1, Some(id), "hi")
+    };
     let message = Message {
         accepted: Arc::new(accepted),
         progress: MessageProgress {
@@ -109,6 +117,8 @@ fn document_describes_resources_as_written() {
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
+        ("ReplyChoice", &written["replies"][0]["choices"][0]),
+        ("ReplyMedia", &written["replies"][0]["media"][0]),
         ("ProblemCore", &written["error"]),
         ("Connection", &connection),
         ("Delivery", &delivery),

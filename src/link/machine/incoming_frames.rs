@@ -302,6 +302,8 @@ impl Machine {
             correlation: owner.correlation,
             late: owner.late,
             text: response.text,
+            choices: response.choices,
+            media: response.media,
             partial,
             agent: response.agent,
             created_on: response.created_on,
