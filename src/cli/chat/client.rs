@@ -97,14 +97,19 @@ impl ChatClient {
         text.and_then(lenient_json::value).ok_or(ApiCallError::NotBridge(status))
     }
 
-    /// Posts a message, and returns its id without waiting for its end.
-    pub(super) async fn send(&self, text: &str) -> Result<String, ApiCallError> {
+    /// Posts a message, and returns its id without waiting for its end. `shown` is what the user saw in place of the
+    /// text.
+    pub(super) async fn send(&self, text: &str, shown: Option<&str>) -> Result<String, ApiCallError> {
         #[derive(Deserialize)]
         struct SentMessage {
             id: String,
         }
         let request = self.request(Method::POST, "/messages?").insert_header(("Prefer", "respond-async"));
-        answer(request.send_json(&json!({"text": text}))).await.map(|message: SentMessage| message.id)
+        let message = match shown {
+            Some(shown) => json!({"text": text, "displayText": shown}),
+            None => json!({"text": text}),
+        };
+        answer(request.send_json(&message)).await.map(|message: SentMessage| message.id)
     }
 
     /// Creates a request for a path that ends where the query goes on.
