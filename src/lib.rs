@@ -24,6 +24,7 @@ pub mod http;
 pub mod hub;
 pub mod link;
 pub mod metrics;
+mod reply_content;
 pub mod rtm;
 pub mod runtime;
 pub mod store;

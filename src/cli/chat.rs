@@ -24,6 +24,8 @@ const KEY_VARIABLE: &str = "RTM_BRIDGE_KEY";
 
 /// Talk to a bot through a running bridge. Type a line to send it; replies are printed as they arrive.
 ///
+/// The choices that a bot offers have numbers. Type a number to send what the choice sends.
+///
 /// Ctrl-D ends the chat after every message has ended. In a pipe, standard output holds the replies only, and the exit
 /// code is 1 if a message failed. If the bridge asks for a key, set `RTM_BRIDGE_KEY` or give --key-file. The key needs
 /// the scopes `send` and `read`.
@@ -143,13 +145,20 @@ impl ChatCommand {
                 },
                 // The bridge sends a user's messages one by one, so the next line can wait.
                 line = lines.recv(), if transcript.open.is_none() => match line {
-                    Some(Ok(text)) => match client.send(&text).await {
-                        Ok(id) => transcript.open = Some(id),
-                        Err(error) => {
-                            transcript.failures += 1;
-                            transcript.note(&format!("not sent: {error}{}", next_step(&error)))?;
+                    Some(Ok(line)) => {
+                        let choice = transcript.choose(&line);
+                        let (text, shown) = match &choice {
+                            Some(choice) => (&choice.payload, Some(choice.title.as_str())),
+                            None => (&line, None),
+                        };
+                        match client.send(text, shown).await {
+                            Ok(id) => transcript.open = Some(id),
+                            Err(error) => {
+                                transcript.failures += 1;
+                                transcript.note(&format!("not sent: {error}{}", next_step(&error)))?;
+                            }
                         }
-                    },
+                    }
                     Some(Err(error)) => return Err(ChatError::Input(error).into()),
                     None if transcript.failures == 0 => return Ok(()),
                     None => return Err(ChatError::MessagesFailed(transcript.failures).into()),

@@ -67,6 +67,8 @@ pub fn reply(seq: u64, in_reply_to: Option<MessageId>, text: &str) -> Reply {
         correlation: Correlation::Window,
         late: false,
         text: text.into(),
+        choices: Box::default(),
+        media: Box::default(),
         agent: false,
         partial: false,
         created_on: None,

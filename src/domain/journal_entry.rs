@@ -88,7 +88,7 @@ impl JournalEntry {
         const FIXED: usize = 160;
         FIXED
             + match &self.body {
-                EntryBody::Reply(reply) => reply.event.get().len() + reply.text.len(),
+                EntryBody::Reply(reply) => reply.weight(),
                 EntryBody::Ended { .. } | EntryBody::Closed { .. } | EntryBody::Gap(_) => 0,
                 EntryBody::UserMessage(raw) | EntryBody::Platform(raw) => raw.get().len(),
             }

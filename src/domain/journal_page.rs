@@ -114,8 +114,7 @@ impl JournalPage {
     /// Returns the approximate number of bytes in memory.
     pub fn weight(&self) -> usize {
         let message = |message: &Message| {
-            let replies =
-                message.progress.replies.iter().map(|reply| reply.event.get().len() + reply.text.len());
+            let replies = message.progress.replies.iter().map(|reply| reply.weight());
             message.accepted.new.content.text().len() + replies.sum::<usize>()
         };
         let entry = |item: &EntryWithMessage| item.entry.weight() + item.message.as_ref().map_or(0, message);

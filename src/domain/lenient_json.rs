@@ -106,13 +106,85 @@ fn string_length(text: &str) -> Option<usize> {
 /// Returns the members of these names in their order, or `None` if the text is not one JSON object. The last of
 /// several members with the same name counts, as in JavaScript.
 pub(crate) fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[JsonMember<'a>; N]> {
+    object(text, MembersVisitor { names }).map(|(members, _)| members)
+}
+
+/// Returns the members of these names as [`members`] does. Returns `None` also if the object has any other member.
+pub(crate) fn only_members<'a, const N: usize>(
+    text: &'a str,
+    names: [&str; N],
+) -> Option<[JsonMember<'a>; N]> {
+    let (members, has_others) = object(text, MembersVisitor { names })?;
+    (!has_others).then_some(members)
+}
+
+/// Returns all members in their order, each with its name, or `None` if the text is not one JSON object.
+pub(crate) fn entries(text: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    object(text, EntriesVisitor)
+}
+
+/// Reads the one JSON object that the text is.
+fn object<'a, S: DeserializeSeed<'a>>(text: &'a str, seed: S) -> Option<S::Value> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
     let mut json = Deserializer::from_str(text);
-    let members = MembersVisitor { names }.deserialize(&mut json).ok()?;
+    let read = seed.deserialize(&mut json).ok()?;
     json.end().ok()?;
-    Some(members)
+    Some(read)
+}
+
+struct EntriesVisitor;
+
+impl<'de> DeserializeSeed<'de> for EntriesVisitor {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(name) = map.next_key_seed(NameVisitor)? {
+            entries.push((name, map.next_value()?));
+        }
+        Ok(entries)
+    }
+}
+
+/// Reads a key as text. Half a surrogate pair becomes U+FFFD.
+struct NameVisitor;
+
+impl<'de> DeserializeSeed<'de> for NameVisitor {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_bytes(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(String::from_utf8_lossy(bytes))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))
+    }
 }
 
 struct MembersVisitor<'n, const N: usize> {
@@ -120,7 +192,8 @@ struct MembersVisitor<'n, const N: usize> {
 }
 
 impl<'de, const N: usize> DeserializeSeed<'de> for MembersVisitor<'_, N> {
-    type Value = [JsonMember<'de>; N];
+    /// The members, and whether there are others.
+    type Value = ([JsonMember<'de>; N], bool);
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
@@ -128,23 +201,24 @@ impl<'de, const N: usize> DeserializeSeed<'de> for MembersVisitor<'_, N> {
 }
 
 impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
-    type Value = [JsonMember<'de>; N];
+    type Value = ([JsonMember<'de>; N], bool);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = [None; N];
+        let (mut members, mut has_others) = ([None; N], false);
         while let Some(place) = map.next_key_seed(KeyVisitor { names: &self.names })? {
             if let Some(member) = place.and_then(|at| members.get_mut(at)) {
                 let raw: &RawValue = map.next_value()?;
                 *member = (raw.get() != "null").then_some(raw);
             } else {
+                has_others = true;
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(members)
+        Ok((members, has_others))
     }
 }
 
@@ -295,6 +369,27 @@ mod tests {
     fn escaped_keys_match_and_broken_keys_are_skipped() {
         assert_eq!(picked(r#"{"\u0061":1}"#, "a"), Some("1"));
         assert_eq!(picked(r#"{"\ud83d":0,"a":1}"#, "a"), Some("1"));
+    }
+
+    #[test]
+    fn only_members_are_taken_without_others() {
+        let only =
+            |text| only_members(text, ["a", "b"]).map(|members| members.map(|member| member.is_some()));
+        assert_eq!(only(r#"{"b":1}"#), Some([false, true]));
+        assert_eq!(only("{}"), Some([false, false]));
+        assert_eq!(only(r#"{"b":1,"c":null}"#), None);
+        assert_eq!(only("[]"), None);
+    }
+
+    #[test]
+    fn entries_have_their_order_and_names() {
+        let found = entries(r#" {"b":1,"a\n":[2],"b":null,"\ud83d":{}} "#).unwrap();
+        let found: Vec<_> = found.iter().map(|(name, raw)| (&**name, raw.get())).collect();
+        assert_eq!(&found[..3], [("b", "1"), ("a\n", "[2]"), ("b", "null")]);
+        assert!(found[3].0.starts_with('\u{fffd}') && found[3].1 == "{}");
+        for text in ["", "[]", "{", "{} x", "7"] {
+            assert!(entries(text).is_none(), "{text}");
+        }
     }
 
     #[test]

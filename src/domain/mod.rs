@@ -54,7 +54,7 @@ pub use message::{
 pub use message_progress::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};
 pub use problem::{Problem, ProblemKind};
 pub use rate_window::RateWindow;
-pub use reply::{Correlation, Reply};
+pub use reply::{Correlation, MediaKind, Reply, ReplyChoice, ReplyMedia};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
 pub use user_details::{NAME_MAX_BYTES, UserDetails, UserProfile};
@@ -78,6 +78,7 @@ serialize_as_str!(
     DeliveryState,
     EndedBy,
     LinkState,
+    MediaKind,
     MessageStatus,
     UserId
 );

@@ -201,7 +201,7 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
              <code>turn.deadlineMs</code>.",
         ),
         K::NoReply => (
-            "The platform acknowledged the message, and the bot said nothing until the deadline.",
+            "The platform acknowledged the message, and no reply to it came until the deadline.",
             "Look at the bot's dialog on the platform, or give it a longer <code>turn.deadlineMs</code>. A \
              reply that comes later is still joined to the message for a while: read it again.",
         ),

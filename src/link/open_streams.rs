@@ -93,6 +93,10 @@ impl OpenStreams {
             }
         };
         response.is_blank &= known.as_ref().is_none_or(|open| open.response.is_blank);
+        if let Some(open) = &known {
+            take_if_empty(&mut response.choices, &open.response.choices);
+            take_if_empty(&mut response.media, &open.response.media);
+        }
         response.agent |= known.as_ref().is_some_and(|open| open.response.agent);
         let start = known.as_ref().map_or(now, |open| open.start);
         let index = known.as_ref().map_or(0, |open| open.pieces);
@@ -216,6 +220,13 @@ impl OpenStream {
     }
 }
 
+/// Keeps the list of an earlier frame if the new one has none.
+fn take_if_empty<T: Clone>(new: &mut Box<[T]>, known: &[T]) {
+    if new.is_empty() && !known.is_empty() {
+        *new = known.into();
+    }
+}
+
 /// The result of a frame.
 #[derive(Debug)]
 pub(crate) enum StreamUpdate {
@@ -243,6 +254,8 @@ mod tests {
         BotResponse {
             message_id: Some(id.into()),
             text: text.into(),
+            choices: Box::default(),
+            media: Box::default(),
             is_blank: text.is_empty() && complete.is_none(),
             agent: false,
             created_on: None,

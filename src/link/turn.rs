@@ -78,6 +78,8 @@ pub(crate) struct Turn {
     /// Replies over a later link while the receipt is not proved. A proof joins them.
     deferred: Vec<JoinedReply>,
     deferred_signal: Option<EndedBy>,
+    /// The number that a reply named in place of this message's.
+    named_instead: Option<u64>,
     /// When this owner wrote the message to a socket last. For a message that only connects, when the socket opened.
     pub(crate) written_at: Option<Timestamp>,
     /// When this owner resumed the turn of an earlier one.
@@ -114,6 +116,7 @@ impl Turn {
             bytes: 0,
             deferred: Vec::new(),
             deferred_signal: None,
+            named_instead: None,
             written_at: None,
             resumed_at: None,
             lost: false,
@@ -208,6 +211,11 @@ impl Turn {
         self.more_follows = more_follows;
         self.bytes += reply.event.get().len();
         self.progress.replies.push(reply);
+    }
+
+    /// Notes that a reply named another message. It does not answer this one.
+    pub(crate) fn on_reply_to_another(&mut self, client_message_id: u64) {
+        self.named_instead = Some(client_message_id);
     }
 
     /// Notes that the bot announced more without a text.
@@ -376,12 +384,24 @@ impl Turn {
         } else if self.is_connect() {
             self.silence_outcome()
         } else if self.progress.acked_at.is_some() {
-            let detail = format!("the platform has the message, but the bot did not answer within {secs} s");
+            let detail = match self.named_instead {
+                None => format!("the platform has the message, but the bot did not answer within {secs} s"),
+                Some(number) => format!(
+                    "the platform has the message, but no reply to it came within {secs} s; a reply came that names \
+                     another message (clientMessageId {number})"
+                ),
+            };
             TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, detail))
         } else if self.phase == TurnPhase::Broken {
             TurnOutcome::Failed(uncertain("the link broke after sending and did not come back in time"))
         } else {
-            let detail = format!("neither an ack nor a reply came within {secs} s after sending");
+            let detail = match self.named_instead {
+                None => format!("neither an ack nor a reply came within {secs} s after sending"),
+                Some(number) => format!(
+                    "neither an ack nor a reply to it came within {secs} s after sending; a reply came that names \
+                     another message (clientMessageId {number})"
+                ),
+            };
             TurnOutcome::Failed(Problem::new(ProblemKind::NoAck, detail))
         }
     }

@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 
 use super::correlation_id::correlation_id;
 use super::incoming::{BotResponse, IncomingFrame, StreamInfo};
-use super::text_extraction as text;
 use crate::domain::Timestamp;
 use crate::domain::lenient_json::{
     JsonMember, boolean, is_true, limit_depth, members, string, string_or_number, whole_number,
 };
+use crate::reply_content::{self, ReplyContent};
 
 /// Meaning of a frame's `type`.
 #[derive(Clone, Copy)]
@@ -174,25 +174,27 @@ fn response(frame: &str) -> Option<IncomingFrame> {
         members(frame, names)?;
     let [agent_message_id, live_chat, timestamp] = rest;
     let last = is_true(end);
-    let (text, stream) = if last || is_true(streamed) {
-        let (text, complete) = streamed_text(message, last.then_some(complete).flatten(), last);
-        (text, Some(StreamInfo { last, complete: complete.map(String::into_boxed_str) }))
+    let (content, stream) = if last || is_true(streamed) {
+        let (content, complete) = streamed_content(message, last.then_some(complete).flatten(), last);
+        (content, Some(StreamInfo { last, complete: complete.map(String::into_boxed_str) }))
     } else {
-        (message.map(text::of_message).unwrap_or_default(), None)
+        (message.map(reply_content::of_message).unwrap_or_default(), None)
     };
-    let is_agent_line = message.is_some_and(text::is_agent_line);
-    let more_follows = message.is_some_and(text::announces_more);
+    let is_agent_line = message.is_some_and(reply_content::is_agent_line);
+    let more_follows = message.is_some_and(reply_content::announces_more);
     // SDKs show no line of an agent without a text, and an announcement alone says nothing.
-    let has_content = || !is_agent_line && !more_follows && message.is_some_and(text::has_content);
+    let has_content = || !is_agent_line && !more_follows && message.is_some_and(reply_content::has_content);
     let complete = stream.as_ref().and_then(|stream| stream.complete.as_deref()).unwrap_or_default();
-    let is_blank = text.trim().is_empty() && complete.trim().is_empty() && !has_content();
+    let is_blank = content.text.trim().is_empty() && complete.trim().is_empty() && !has_content();
     let is_marked = is_true(from_agent)
         || id(agent_message_id).is_some()
         || live_chat.is_some_and(|raw| boolean(raw) != Some(false))
         || author.is_some_and(is_agent);
     Some(IncomingFrame::Response(Box::new(BotResponse {
         message_id: id(message_id),
-        text: text.into_boxed_str(),
+        text: content.text.into_boxed_str(),
+        choices: content.choices.into(),
+        media: content.media.into(),
         is_blank,
         agent: is_agent_line || is_marked,
         created_on: time(created_on).or_else(|| time(timestamp)),
@@ -206,18 +208,24 @@ fn response(frame: &str) -> Option<IncomingFrame> {
 
 /// Returns the piece of a streamed frame, and the whole text if the last frame has it. A stream that ends in a
 /// template ends in its whole answer, not in another piece (protocol.md 7.4).
-fn streamed_text(message: JsonMember<'_>, complete: JsonMember<'_>, last: bool) -> (String, Option<String>) {
-    let complete = complete.and_then(text::of_complete);
-    let Some(message) = message else { return (String::new(), complete) };
-    if !text::is_template(message) {
-        return (text::of_piece(message), complete);
+fn streamed_content(
+    message: JsonMember<'_>,
+    complete: JsonMember<'_>,
+    last: bool,
+) -> (ReplyContent, Option<String>) {
+    let complete = complete.and_then(reply_content::of_complete);
+    let Some(message) = message else { return (ReplyContent::default(), complete) };
+    if !reply_content::is_template(message) {
+        let has_files = message.get().contains("\"attachments\"");
+        let files = if has_files { reply_content::of_message(message) } else { ReplyContent::default() };
+        return (ReplyContent { text: reply_content::of_piece(message), ..files }, complete);
     }
-    let text = text::of_message(message);
-    if last {
-        (String::new(), complete.or_else(|| Some(text).filter(|text| !text.is_empty())))
-    } else {
-        (text, None)
+    let mut content = reply_content::of_message(message);
+    if !last {
+        return (content, None);
     }
+    let text = std::mem::take(&mut content.text);
+    (content, complete.or_else(|| Some(text).filter(|text| !text.is_empty())))
 }
 
 /// Returns the frame without the blanks around it.

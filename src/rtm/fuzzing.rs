@@ -10,8 +10,11 @@ use super::refusal::PlatformRefusal;
 use super::ticket::Ticket;
 use super::{ConnectMode, ConnectPhase, IncomingFrame, decode_frame, decode_history_page};
 use crate::config::fixtures;
-use crate::domain::Timestamp;
 use crate::domain::lenient_json::{limit_depth, value};
+use crate::domain::{ReplyChoice, ReplyMedia, Timestamp};
+
+/// Most bytes of a text beside the frame's own words, with a margin for its last mark.
+const COMPOSED_MAX: usize = (64 << 10) + 64;
 
 const NOW: Timestamp = Timestamp::from_millis(1_763_845_000_000);
 
@@ -20,7 +23,11 @@ pub fn frame(bytes: &[u8]) {
     let incoming = decode_frame(bytes);
     assert!(IncomingFrame::KINDS.contains(&incoming.kind()));
     match &incoming {
-        IncomingFrame::Response(response) => check_event(&response.event, bytes),
+        IncomingFrame::Response(response) => {
+            check_event(&response.event, bytes);
+            check_lists(&response.choices, &response.media);
+            assert!(response.text.len() <= bytes.len() + COMPOSED_MAX, "the text is not bounded");
+        }
         IncomingFrame::UserMessage(raw)
         | IncomingFrame::SessionStart { event: raw, .. }
         | IncomingFrame::SessionEnd(raw)
@@ -30,6 +37,13 @@ pub fn frame(bytes: &[u8]) {
         | IncomingFrame::Unknown(raw) => check_event(raw, bytes),
         _ => {}
     }
+}
+
+/// Checks the limits of choices and media (api.md 1, "The Reply").
+fn check_lists(choices: &[ReplyChoice], media: &[ReplyMedia]) {
+    assert!(choices.len() <= 100 && media.len() <= 100, "too many choices or media");
+    let bytes = choices.iter().map(|choice| choice.title.len() + choice.payload.len()).sum::<usize>();
+    assert!(bytes <= 64 << 10, "choices are not bounded");
 }
 
 fn check_event(event: &RawValue, frame: &[u8]) {
@@ -43,6 +57,7 @@ pub fn history_page(bytes: &[u8]) {
     if let Ok(page) = decode_history_page(bytes) {
         for record in page.records {
             assert!(serde_json::from_str::<&RawValue>(record.event.get()).is_ok(), "a record is no JSON");
+            check_lists(&record.choices, &record.media);
         }
     }
 }

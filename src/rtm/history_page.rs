@@ -3,14 +3,16 @@
 //! One thing is strict: a page without its list of messages is an error, not an empty page. A resend rests on the
 //! fact that the platform does not know our message (api.md 1, "If the link breaks").
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::decode::{id, is_agent, time};
-use super::text_extraction as text;
-use crate::domain::Timestamp;
 use crate::domain::lenient_json::{
     JsonMember, elements, is_true, limit_depth, members, string, whole_number,
 };
+use crate::domain::{ReplyChoice, ReplyMedia, Timestamp};
+use crate::reply_content::{self, ReplyContent};
 
 /// The least `clientMessageId` of the bridge: milliseconds, with a margin for wrong clocks. A smaller `userMsgId` has
 /// another form and names no message.
@@ -39,8 +41,12 @@ pub struct HistoryRecord {
     pub from_user: bool,
     /// The `clientMessageId` of the user's frame, if that was a number of milliseconds.
     pub user_msg_id: Option<u64>,
-    /// Best plain text (protocol.md 7.3).
+    /// The text that the user saw.
     pub text: Box<str>,
+    /// The answers that the bot offered.
+    pub choices: Box<[ReplyChoice]>,
+    /// The media of a message of the bot.
+    pub media: Box<[ReplyMedia]>,
     /// Whether the record carries nothing for a person, as [`super::BotResponse::is_blank`].
     pub is_blank: bool,
     /// Whether a human agent sent it.
@@ -56,9 +62,9 @@ pub struct HistoryRecord {
 impl HistoryRecord {
     /// Returns whether its text is this one, apart from blanks and from the platform's escapes.
     pub fn says(&self, text: &str) -> bool {
-        let plain = text::of_string(text);
-        let words = plain.as_deref().unwrap_or(text).split_whitespace();
-        !self.is_blank && words.eq(self.text.split_whitespace())
+        let plain = reply_content::of_string(text);
+        let words = if plain.is_empty() { text } else { &plain };
+        !self.is_blank && words.split_whitespace().eq(self.text.split_whitespace())
     }
 }
 
@@ -94,17 +100,25 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
     if !from_user && !kind.eq_ignore_ascii_case("outgoing") {
         return None;
     }
-    let text = displayed_text(tags).or_else(|| components.map(text::of_message)).unwrap_or_default();
+    let shown = shown_text(tags);
+    let content = if from_user {
+        let text = reply_content::of_user_record(components, shown.as_deref());
+        ReplyContent { text, ..ReplyContent::default() }
+    } else {
+        reply_content::of_record(components, shown.as_deref())
+    };
     let event = RawValue::from_string(limit_depth(raw.get()).into_owned()).ok()?;
-    let is_agent_line = components.is_some_and(text::is_agent_line);
-    let has_content = !is_agent_line && components.is_some_and(text::has_content);
+    let is_agent_line = components.is_some_and(reply_content::is_agent_line);
+    let has_content = !is_agent_line && components.is_some_and(reply_content::has_content);
     let is_marked = is_true(from_agent) || author.is_some_and(is_person);
     Some(HistoryRecord {
         id: id(message_id),
         from_user,
         user_msg_id: user_msg_id.and_then(whole_number).filter(|id| *id >= LEAST_ID),
-        is_blank: text.trim().is_empty() && !has_content,
-        text: text.into_boxed_str(),
+        is_blank: content.text.trim().is_empty() && !has_content,
+        text: content.text.into_boxed_str(),
+        choices: content.choices.into(),
+        media: content.media.into(),
         agent: !from_user && (is_agent_line || is_marked),
         created_on: time(created_on).or_else(|| time(timestamp)),
         session_id: id(session_id),
@@ -112,11 +126,11 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
     })
 }
 
-/// Returns the text that the user saw in place of the components: `tags.altText[0].value`.
-fn displayed_text(tags: JsonMember<'_>) -> Option<String> {
+/// Returns the text that the user saw in place of the components' words: `tags.altText[0].value`.
+fn shown_text(tags: JsonMember<'_>) -> Option<Cow<'_, str>> {
     let [alternatives] = members(tags?.get(), ["altText"])?;
     let [value] = members(elements(alternatives?)?.first()?.get(), ["value"])?;
-    text::of_string(&string(value?)?)
+    string(value?).filter(|text| !text.is_empty())
 }
 
 /// Returns whether the author is a human agent. History names agents without always giving their type.

@@ -5,7 +5,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::domain::Timestamp;
+use crate::domain::{ReplyChoice, ReplyMedia, Timestamp};
 
 /// One decoded frame of the platform.
 #[derive(Debug, Clone)]
@@ -61,8 +61,12 @@ pub enum IncomingFrame {
 pub struct BotResponse {
     /// The platform's id (`ms-…`). Old platforms give none.
     pub message_id: Option<Box<str>>,
-    /// Best plain text (protocol.md 7.3). For a streamed frame, its piece.
+    /// The text that the user would read. For a streamed frame, its piece.
     pub text: Box<str>,
+    /// The answers that the bot offers.
+    pub choices: Box<[ReplyChoice]>,
+    /// The media of the response.
+    pub media: Box<[ReplyMedia]>,
     /// Whether the frame carries nothing for a person: no text, no template and no file. It is no reply then.
     pub is_blank: bool,
     /// Whether a human agent speaks.

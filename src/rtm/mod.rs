@@ -16,14 +16,12 @@ pub mod fuzzing;
 mod grant;
 mod history_page;
 mod history_request;
-mod html_entities;
 mod incoming;
 mod jwt;
 pub mod outgoing;
 mod redaction;
 mod refusal;
 mod socket;
-mod text_extraction;
 mod ticket;
 mod upload;
 

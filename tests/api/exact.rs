@@ -30,6 +30,26 @@ fn cooperating_bot_is_correlated_exactly() {
 }
 
 #[test]
+fn problem_names_the_message_that_a_reply_named() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let debug = || say("Debug: {\"clientMessageId\":1512722880914}");
+        for (steps, slug) in [(vec![Step::Ack, debug()], "no-reply"), (vec![debug()], "no-ack")] {
+            bridge.script.next("alice", steps);
+            let body = json!({"text": "hi", "turn": {"deadlineMs": 600}});
+            let problem = bridge.post("alice", &body).await.problem(504, slug);
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("names another message (clientMessageId 1512722880914)"), "{detail}");
+        }
+        bridge.script.next("alice", vec![Step::Ack]);
+        let body = json!({"text": "hi", "turn": {"deadlineMs": 600}});
+        let problem = bridge.post("alice", &body).await.problem(504, "no-reply");
+        assert!(!problem["detail"].as_str().unwrap().contains("another"), "a silent bot named none");
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn late_reply_finds_its_own_message() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;

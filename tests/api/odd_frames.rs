@@ -34,7 +34,7 @@ fn mentions(answer: &str, text: &str) -> bool {
     answer.contains(&format!("\"text\":\"{text}\""))
 }
 
-async fn bridge_for(receiver: &Receiver, format: PayloadFormat) -> TestBridge {
+pub(super) async fn bridge_for(receiver: &Receiver, format: PayloadFormat) -> TestBridge {
     spawn_bridge(|config| {
         config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
         bot(config).webhook = Some(BotWebhookConfig {

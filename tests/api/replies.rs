@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use rtm_sandbox::{FramingStyle, Gate, Step, StreamEndMarker, message_elements};
+use rtm_bridge::config::PayloadFormat;
+use rtm_sandbox::{CutMode, FramingStyle, Gate, Step, StreamEndMarker, message_elements};
 use serde_json::{Value, json};
 
+use super::odd_frames::bridge_for;
 use super::turns::{ended, say, texts, turn};
-use crate::support::{bot, run, spawn_bridge};
+use crate::support::{Receiver, Request, bot, run, spawn_bridge};
 
 #[test]
 fn late_reply_joins_its_turn() {
@@ -111,15 +113,19 @@ fn every_shape_has_its_plain_text() {
         for (shape, text) in [
             ("text", "Plain text"),
             ("minimal", "Text without a component"),
-            ("quick_replies", "Was that helpful?"),
-            ("buttons", "Which order do you mean?"),
-            ("template_in_body", "Is the body readable?"),
-            ("json_text", "Say \"yes\"?"),
-            ("payload_string", "Say \"yes\"?"),
+            ("quick_replies", "Was that helpful? \r\n\r\n a) Yes \r\n b) No \r\n"),
+            ("buttons", "Which order do you mean? \r\n\r\n a) 4711 \r\n b) 4712 \r\n"),
+            ("list", "Your orders\nOrder 4711 – Arrives today\nTrack\nOrder 4712 – Being packed\nTrack"),
+            ("table", "Your orders\nOrder | Status\n4711 | on its way\n4712 | being packed"),
+            ("image", "Your parcel"),
+            ("link", "Track your parcel\nhttps://example.com/track/4711"),
+            ("template_in_body", "Is the body readable?\nNo"),
+            ("json_text", "Say \"yes\"?\nYes"),
+            ("payload_string", "Say \"yes\"?\nYes"),
             ("payload_plain", "You are number 2 in the queue"),
             ("quot", "Your parcel \"4711\" is on its way"),
             ("error", "Something went wrong"),
-            ("attachment", "Your invoice"),
+            ("attachment", "Your invoice\ninvoice.pdf"),
             ("two", "The first of two elements\nThe second of two elements"),
             ("live_agent", "Hi, this is Alex"),
         ] {
@@ -130,6 +136,90 @@ fn every_shape_has_its_plain_text() {
             // The platform's frame is kept unchanged.
             assert_eq!(message["replies"][0]["event"]["message"], json!(elements), "{shape}");
         }
+        bridge.finish().await;
+    });
+}
+
+/// A template with choices and a picture, and what a reply tells of it.
+fn drinks() -> (Value, Value) {
+    let button =
+        |title: &str| json!({"type": "postback", "title": title, "payload": format!("drink {title}")});
+    let template = json!({"type": "template", "payload": {"template_type": "carousel", "elements": [
+        {"title": "Hot", "image_url": "https://i.example/hot.png", "buttons": [button("Tea"), button("Coffee")]}]}});
+    let told = json!({
+        "text": "Hot\nTea\nCoffee",
+        "choices": [{"title": "Tea", "payload": "drink Tea"}, {"title": "Coffee", "payload": "drink Coffee"}],
+        "media": [{"kind": "image", "url": "https://i.example/hot.png", "title": "Hot"}],
+    });
+    (template, told)
+}
+
+fn told_of(reply: &Value) -> Value {
+    json!({"text": reply["text"], "choices": reply["choices"], "media": reply["media"]})
+}
+
+#[test]
+fn choices_and_media_are_told_in_every_form() {
+    run(async {
+        let (template, told) = drinks();
+        let element = json!({"type": "text", "component": {"type": "template", "payload": template}});
+        for format in [PayloadFormat::Standard, PayloadFormat::CloudEvents] {
+            let receiver = Receiver::start();
+            let bridge = bridge_for(&receiver, format).await;
+            let mut stream = bridge.api.events_with(Request::get("/conversations/alice/events")).await;
+            let steps =
+                vec![Step::Ack, Step::Message(vec![element.clone()]), say("plain"), Step::WaitingForInput];
+            let message = turn(&bridge, json!({}), steps).await;
+            assert_eq!(told_of(&message["replies"][0]), told);
+            let plain = json!({"text": "plain", "choices": [], "media": []});
+            assert_eq!(told_of(&message["replies"][1]), plain, "the lists are always there");
+            let location = format!("/conversations/alice/messages/{}", message["id"].as_str().unwrap());
+            assert_eq!(told_of(&bridge.read(&location).await["replies"][0]), told, "from the store");
+            let page = bridge.read("/conversations/alice/events").await;
+            let events = page["events"].as_array().unwrap();
+            let reply = events.iter().find(|event| event["type"] == "reply").unwrap();
+            assert_eq!(told_of(&reply["data"]), told);
+            while !stream.block().await.unwrap().contains(r#""payload":"drink Coffee""#) {}
+            let body = receiver.requests_at_least(1).await[0].json();
+            let data = if format == PayloadFormat::Standard { &body["data"] } else { &body };
+            assert_eq!(told_of(&data["replies"][0]), told);
+            // A late reply, and one that belongs to no turn.
+            bridge.script.push("alice", vec![Step::Message(vec![element.clone()])]);
+            let body = receiver.requests_at_least(2).await[1].json();
+            let data = if format == PayloadFormat::Standard { &body["data"] } else { &body };
+            assert_eq!((told_of(data), &data["late"]), (told.clone(), &json!(true)));
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn reply_from_history_reads_like_its_frame() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let (template, told) = drinks();
+        let steps = vec![Step::Ack, Step::Drop(CutMode::Fin), Step::OnlyHistory(template.to_string())];
+        let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
+        assert_eq!(told_of(&message["replies"][0]), told);
+        assert_eq!(message["replies"][0]["correlation"], "history");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn kore_form_reads_texts_beside_templates() {
+    run(async {
+        let receiver = Receiver::start();
+        let bridge = bridge_for(&receiver, PayloadFormat::KoreV2).await;
+        let file = json!({"cInfo": {"body": "See", "attachments": [{"fileId": "f", "fileName": "a.pdf"}]}});
+        let elements = vec![message_elements::quick_replies("Tea?", &["Yes"]), file];
+        turn(&bridge, json!({"expectReplies": 1}), vec![Step::Ack, Step::Message(elements)]).await;
+        let body = receiver.requests_at_least(1).await[0].json();
+        assert_eq!(body["data"][0]["type"], "template");
+        assert_eq!(
+            (&body["data"][1]["type"], &body["data"][1]["val"]),
+            (&json!("text"), &json!("See\na.pdf"))
+        );
         bridge.finish().await;
     });
 }

@@ -21,11 +21,27 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
     (
         "webhook",
-        &["store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"],
+        &[
+            "reply_content",
+            "store",
+            "domain",
+            "config",
+            "metrics",
+            "telemetry",
+            "runtime",
+            "tcp",
+            "tls",
+            "wall_clock",
+        ],
     ),
     ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
-    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"]),
+    (
+        "rtm",
+        &["reply_content", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"],
+    ),
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
+    // The one reader of the platform's messages.
+    ("reply_content", &["domain"]),
     // Leaves for all above the domain.
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),
@@ -79,6 +95,7 @@ const SPAWN_METHODS: &[&str] = &["spawn", "spawn_local", "spawn_blocking"];
 /// Files that take time and randomness as arguments.
 const PURE: &[&str] = &[
     "domain",
+    "reply_content",
     "link/machine",
     "link/turn",
     "link/new_deliveries",

@@ -90,6 +90,25 @@ fn bot_speaks_first_if_asked() {
 }
 
 #[test]
+fn number_sends_the_choice_that_it_names() {
+    crate::support::run(async {
+        let (dev, url, _) = dev().await;
+        let offer = json!({"text": "Which?", "quick_replies": [
+            {"title": "Red", "payload": "/echo You took red"}, {"title": "2", "payload": "/echo You took two"}]});
+        let lines = format!("/echo {offer}\n2\n2\n/echo {offer}\n 1 \n");
+        let (code, out, err) = blocking(move || pipe(&lines, &["--url", &url])).await;
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        let replies: Vec<&str> = out.lines().filter(|line| !line.starts_with(WELCOME)).collect();
+        let choices = ["Which?", "  1) Red", "  2) 2"];
+        assert_eq!(replies[..4], [&choices[..], &["You took two"]].concat());
+        // Without choices a number is a message like any other.
+        assert_ne!(replies[4], "You took two");
+        assert_eq!(replies[replies.len() - 4..], [&choices[..], &["You took red"]].concat());
+        assert_eq!(dev.terminate().await.code(), Some(0));
+    });
+}
+
+#[test]
 fn unsolicited_reply_is_printed_without_input() {
     crate::support::run(async {
         let (dev, url, platform) = dev().await;

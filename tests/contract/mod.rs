@@ -2,13 +2,14 @@
 //!
 //! `frames/*.json` and `history/*.json` hold three members: `source` (the section of protocol.md), `frame` or `body`,
 //! and `expected`. A frame's `expected` lists `kind` and the fields of that kind, with `isBlank` only if it is true. A
-//! record's `expected` lists all other fields.
+//! record's `expected` lists all other fields. `choices` and `media` are there only if they are not empty.
 
 mod properties;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rtm_bridge::domain::{ReplyChoice, ReplyMedia};
 use rtm_bridge::rtm::{HistoryRecord, IncomingFrame, decode_frame, decode_history_page};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -65,6 +66,9 @@ fn frame_as_json(incoming: &IncomingFrame) -> Value {
     {
         seen["isBlank"] = true.into();
     }
+    if let IncomingFrame::Response(response) = incoming {
+        add_lists(&mut seen, &response.choices, &response.media);
+    }
     seen["kind"] = incoming.kind().into();
     seen
 }
@@ -103,8 +107,18 @@ fn recordings_cover_every_kind_except_malformed() {
     }
 }
 
+/// Adds the lists that are not empty.
+fn add_lists(seen: &mut Value, choices: &[ReplyChoice], media: &[ReplyMedia]) {
+    if !choices.is_empty() {
+        seen["choices"] = json!(choices);
+    }
+    if !media.is_empty() {
+        seen["media"] = json!(media);
+    }
+}
+
 fn record_as_json(record: &HistoryRecord) -> Value {
-    json!({
+    let mut seen = json!({
         "id": record.id,
         "fromUser": record.from_user,
         "userMsgId": record.user_msg_id,
@@ -112,7 +126,9 @@ fn record_as_json(record: &HistoryRecord) -> Value {
         "agent": record.agent,
         "createdOn": record.created_on,
         "sessionId": record.session_id,
-    })
+    });
+    add_lists(&mut seen, &record.choices, &record.media);
+    seen
 }
 
 #[test]

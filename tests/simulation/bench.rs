@@ -293,6 +293,8 @@ pub(super) fn outgoing(id: &str) -> HistoryRecord {
         from_user: false,
         user_msg_id: None,
         text: id.into(),
+        choices: Box::default(),
+        media: Box::default(),
         is_blank: false,
         agent: false,
         created_on: None,

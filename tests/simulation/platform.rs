@@ -399,6 +399,8 @@ impl Platform {
                 None => self.whole_text(&known.id).unwrap_or("text"),
             }
             .into(),
+            choices: Box::default(),
+            media: Box::default(),
             is_blank: false,
             agent: false,
             created_on: Some(Timestamp::from_millis(self.on_clock(known.at))),

@@ -88,6 +88,8 @@ pub(crate) fn reply(id: &str, text: &str) -> BotResponse {
     BotResponse {
         message_id: Some(id.into()),
         text: text.into(),
+        choices: Box::default(),
+        media: Box::default(),
         is_blank: text.is_empty(),
         agent: false,
         created_on: None,

@@ -97,9 +97,14 @@ impl ChatClient {
         text.and_then(lenient_json::value).ok_or(ApiCallError::NotBridge(status))
     }
 
-    /// Posts a text, and returns the id of its message without waiting for its end.
-    pub(super) async fn send(&self, text: &str) -> Result<String, ApiCallError> {
-        self.post(&json!({"text": text})).await
+    /// Posts a text, and returns the id of its message without waiting for its end. `shown` is what the user saw in place
+    /// of the text.
+    pub(super) async fn send(&self, text: &str, shown: Option<&str>) -> Result<String, ApiCallError> {
+        let message = match shown {
+            Some(shown) => json!({"text": text, "displayText": shown}),
+            None => json!({"text": text}),
+        };
+        self.post(&message).await
     }
 
     /// Lets the bot speak first, and returns the id of the message.

@@ -6,8 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
-    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, FileKind,
-    LinkState, Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome, UploadedFile,
+    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, FileKind, LinkState, Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome, UploadedFile, MediaKind, ReplyChoice, ReplyMedia,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -62,6 +61,8 @@ fn document_knows_every_enum_value() {
     assert_eq!(words(&delivery["type"]["enum"]), kinds);
     let states = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
     assert_eq!(words(&delivery["state"]["enum"]), states);
+    let media = MediaKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(words(&document["components"]["schemas"]["ReplyMedia"]["properties"]["kind"]["enum"]), media);
     let ends = EndedBy::ALL.iter().map(|by| by.as_str()).collect();
     assert_eq!(words(&document["components"]["schemas"]["Message"]["properties"]["endedBy"]["enum"]), ends);
 }
@@ -71,7 +72,12 @@ fn document_describes_resources_as_written() {
     let mut accepted = accepted_message(new_message(conversation("b", "u"), "hi"));
     accepted.new.event = Some(MessageEvent::Connect);
     let id = accepted.id;
-    let reply = Reply { partial: true, ..reply(1, Some(id), "hi") };
+    let reply = Reply {
+        partial: true,
+        choices: [ReplyChoice { title: "Yes".into(), payload: "y".into() }].into(),
+        media: [ReplyMedia { kind: MediaKind::File, url: None, title: None }].into(),
+        ..reply(1, Some(id), "hi")
+    };
     let message = Message {
         accepted: Arc::new(accepted),
         progress: MessageProgress {
@@ -118,6 +124,8 @@ fn document_describes_resources_as_written() {
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
+        ("ReplyChoice", &written["replies"][0]["choices"][0]),
+        ("ReplyMedia", &written["replies"][0]["media"][0]),
         ("ProblemCore", &written["error"]),
         ("Connection", &connection),
         ("Delivery", &delivery),

@@ -297,7 +297,8 @@ impl Machine {
             }
             return;
         }
-        let owner = found.unwrap_or_else(|| self.owner(start, response.correlation_id));
+        let echoes = response.correlation_id;
+        let owner = found.unwrap_or_else(|| self.owner(start, echoes));
         let owner = self.within_limit(owner, response.event.get().len() + response.text.len());
         let more_follows = response.more_follows;
         let reply = Arc::new(Reply {
@@ -307,6 +308,8 @@ impl Machine {
             correlation: owner.correlation,
             late: owner.late,
             text: response.text,
+            choices: response.choices,
+            media: response.media,
             partial,
             agent: response.agent,
             created_on: response.created_on,
@@ -318,6 +321,12 @@ impl Machine {
         self.buffer.deliver(delivery);
         if partial {
             self.buffer.append(now, EntryBody::Gap(GapReason::ReplyCut));
+        }
+        let is_of_turn = owner.message.is_some() && !owner.late;
+        if let Some(number) = echoes.filter(|_| !is_of_turn)
+            && let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open())
+        {
+            turn.on_reply_to_another(number);
         }
         match (owner.message, owner.late) {
             (None, _) => effects.push(Effect::OutOfTurn(OutOfTurnReply::Unsolicited)),

@@ -151,6 +151,8 @@ fn response_of(record: HistoryRecord) -> BotResponse {
     BotResponse {
         message_id: record.id,
         text: record.text,
+        choices: record.choices,
+        media: record.media,
         is_blank: record.is_blank,
         agent: record.agent,
         created_on: record.created_on,

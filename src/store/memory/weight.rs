@@ -59,7 +59,7 @@ fn new_message(new: &NewMessage) -> usize {
 }
 
 pub(super) fn reply(reply: &Reply) -> usize {
-    reply.event.get().len() + reply.text.len()
+    reply.weight()
 }
 
 /// Returns the weight of an entry without its reply.

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::PayloadError;
 use crate::domain::lenient_json::{JsonMember, elements, is_true, members, string};
 use crate::domain::{DeliveryKind, NewDelivery};
+use crate::reply_content;
 
 /// The needed fields of a Reply.
 struct ReplyData<'a> {
@@ -113,7 +114,9 @@ fn kore_elements<'a>(reply: &'a ReplyData<'_>, happened: &'a str) -> Vec<KoreEle
     }
     let of_element = |element: &&'a RawValue| match template(element) {
         Some(payload) => Some(kore_element("template", KoreValue::Template(payload))),
-        None => text(element).map(|text| kore_element("text", KoreValue::Text(text))),
+        None => Some(reply_content::of_message(element).text)
+            .filter(|text| !text.is_empty())
+            .map(|text| kore_element("text", KoreValue::Text(text.into()))),
     };
     reply.elements.iter().filter_map(of_element).collect()
 }
@@ -124,12 +127,6 @@ fn template(element: &RawValue) -> Option<&RawValue> {
     let [kind, inner] = members(payload.get(), ["type", "payload"])?;
     let kind = string(kind?)?;
     (inner?.get().starts_with('{') && !matches!(&*kind, "text" | "error")).then_some(payload)
-}
-
-/// Returns the text of an element without a template.
-fn text(element: &RawValue) -> Option<Cow<'_, str>> {
-    let component = nested(element, ["component", "payload"]).and_then(|payload| member(payload, "text"));
-    component.and_then(string).or_else(|| string(nested(element, ["cInfo", "body"])?))
 }
 
 fn nested<'a>(raw: &'a RawValue, path: [&str; 2]) -> JsonMember<'a> {

@@ -35,6 +35,7 @@ pub(super) const PROSE: &[(&str, usize, usize)] = &[
     ("src/hub", 0, 0),
     ("src/link", 2, 0),
     ("src/metrics", 0, 0),
+    ("src/reply_content", 0, 0),
     ("src/rtm", 0, 0),
     ("src/runtime", 0, 0),
     ("src/store", 1, 3),

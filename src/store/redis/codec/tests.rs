@@ -11,9 +11,7 @@ use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
-    JsonObject, LastTurn, LateReplies, Message, MessageContent, MessageEvent, NewDelivery, NewMessage, Problem,
-    ProblemKind, Reply, ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId,
-    UserProfile,
+    JsonObject, LastTurn, LateReplies, Message, MessageContent, MessageEvent, NewDelivery, NewMessage, Problem, ProblemKind, Reply, ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId, UserProfile, MediaKind, ReplyChoice, ReplyMedia,
 };
 use crate::store::redis::netstring;
 
@@ -125,17 +123,31 @@ fn new_messages() -> impl Strategy<Value = NewMessage> {
     )
 }
 
+fn choices() -> impl Strategy<Value = Box<[ReplyChoice]>> {
+    let choice = (text(0..20), text(0..20))
+        .prop_map(|(title, payload)| ReplyChoice { title: title.into(), payload: payload.into() });
+    prop::collection::vec(choice, 0..3).prop_map(Into::into)
+}
+
+fn media() -> impl Strategy<Value = Box<[ReplyMedia]>> {
+    let media = (prop::sample::select(MediaKind::ALL.to_vec()), boxed(), boxed())
+        .prop_map(|(kind, url, title)| ReplyMedia { kind, url, title });
+    prop::collection::vec(media, 0..3).prop_map(Into::into)
+}
+
 fn replies() -> impl Strategy<Value = Reply> {
     use Correlation::{Exact, History, Unsolicited, Window};
     let correlation = prop::sample::select(vec![Exact, Window, History, Unsolicited]);
     (
         (any::<u64>(), boxed(), prop::option::of(ids()), correlation),
         (any::<bool>(), text(0..200), any::<[bool; 2]>(), prop::option::of(times()), raw()),
+        (choices(), media()),
     )
         .prop_map(
             |(
                 (seq, message_id, in_reply_to, correlation),
                 (late, text, [agent, partial], created_on, event),
+                (choices, media),
             )| Reply {
                 seq,
                 message_id,
@@ -143,6 +155,8 @@ fn replies() -> impl Strategy<Value = Reply> {
                 correlation,
                 late,
                 text: text.into(),
+                choices,
+                media,
                 partial,
                 agent,
                 created_on,
