@@ -19,8 +19,10 @@ pub mod fixtures;
 pub mod fuzzing;
 mod jwt_key;
 mod load;
+mod no_proxy;
 mod parse;
 mod pem;
+mod proxy;
 mod secret;
 mod section;
 mod store;
@@ -44,6 +46,8 @@ pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use load::{environment, keys, load, read};
+pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
+pub use proxy::{ProxyConfig, ProxyCredentials};
 
 /// The configuration of a bridge.
 #[derive(Debug, Clone)]
@@ -215,6 +219,8 @@ pub struct BotConfig {
     pub socket_base: Option<Url>,
     /// Certificate authorities for the platform beside the public ones, in PEM.
     pub ca: Option<Vec<u8>>,
+    /// The proxy for all connections to the platform. Empty for direct ones.
+    pub proxy: Option<Arc<ProxyConfig>>,
     /// The bot's name on the platform.
     pub chat_bot: String,
     /// The bot's id on the platform (`st-…`).
@@ -369,6 +375,8 @@ pub struct WebhooksConfig {
     pub timeout: Duration,
     /// Certificate authorities for receivers beside the public ones, in PEM.
     pub ca: Option<Vec<u8>>,
+    /// The proxy for deliveries. Empty for direct ones.
+    pub proxy: Option<Arc<ProxyConfig>>,
     /// The largest number of concurrent attempts.
     pub max_in_flight: usize,
     /// The largest number of concurrent attempts to one host.

@@ -24,8 +24,7 @@ use crate::domain::{
 };
 use crate::metrics::{ConnectResult, ConnectStep};
 use crate::rtm::{
-    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
-    decode_history_page, outgoing,
+    ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice, decode_history_page, outgoing,
 };
 use crate::store::{
     ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
@@ -200,6 +199,7 @@ pub(super) async fn connect<H: ConversationHost>(
     let phase = match error.phase() {
         "grant" => ConnectStep::Grant,
         "start" => ConnectStep::Start,
+        "proxy" => ConnectStep::Proxy,
         _ => ConnectStep::Socket,
     };
     let words = error.public_message().into();
@@ -211,7 +211,7 @@ pub(super) async fn connect<H: ConversationHost>(
         }
         retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {
             info!(bot = %bot.name, %error, "the connect failed; retrying");
-            let late = matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. });
+            let late = matches!(&error, ConnectError::Unreachable { error, .. } if error.is_timeout());
             count(phase, if late { ConnectResult::TimedOut } else { ConnectResult::Unavailable });
             let retry_after = if let RetryAdvice::Backoff(after) = retry { after } else { None };
             ConnectFailure::Unavailable { words, retry_after }

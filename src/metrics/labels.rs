@@ -64,6 +64,8 @@ impl SocketState {
 label! {
     /// Step of a connect (protocol.md 3 to 5).
     ConnectStep {
+        /// The proxy opens no connection, for any of the other steps.
+        Proxy = "proxy",
         /// The JWT is exchanged for a token.
         Grant = "grant",
         /// The platform is asked for the one-time URL.
