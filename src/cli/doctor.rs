@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{CommandError, ConfigArgs, print};
-use crate::doctor::{self, CheckStage, DoctorFinding, DoctorOptions, DoctorReport, FindingLevel};
+use crate::doctor::{self, CheckReport, CheckStage, DoctorOptions, DoctorReport, FindingLevel};
 use crate::domain::UserId;
 use crate::runtime;
 
@@ -63,7 +63,7 @@ impl DoctorCommand {
         let message = format!("valid, and its files can be read (bots: {bots}, callers: {callers})");
         report.ok(CheckStage::Configuration, "", message);
         for warning in &warnings {
-            report.add(DoctorFinding {
+            report.add(CheckReport {
                 check: CheckStage::Configuration,
                 level: FindingLevel::Warning,
                 about: None,

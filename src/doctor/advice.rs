@@ -174,7 +174,7 @@ fn channel(bot: &BotConfig) -> String {
 
 fn for_proxy_cause(cause: &ProxyError) -> String {
     match cause {
-        ProxyError::CredentialsMissing | ProxyError::CredentialsRefused => {
+        ProxyError::CredentialsMissing(_) | ProxyError::CredentialsRefused(_) => {
             "give the user and password of the proxy as proxy.username and proxy.password_file".to_owned()
         }
         ProxyError::Refused(_) => "have the proxy allow CONNECT to the platform's hosts and ports".to_owned(),

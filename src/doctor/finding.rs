@@ -81,7 +81,7 @@ impl FindingLevel {
 
 /// One result, with the next step if there is something to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DoctorFinding {
+pub struct CheckReport {
     /// The subject.
     pub check: CheckStage,
     /// The result.
@@ -98,32 +98,26 @@ pub struct DoctorFinding {
 
 /// The results of an examination.
 #[derive(Debug, Clone, Default)]
-pub struct DoctorReport(Vec<DoctorFinding>);
+pub struct DoctorReport(Vec<CheckReport>);
 
 #[derive(Serialize)]
 struct ReportDocument<'a> {
     level: FindingLevel,
     failed: usize,
     warnings: usize,
-    findings: Vec<&'a DoctorFinding>,
+    findings: Vec<&'a CheckReport>,
 }
 
 impl DoctorReport {
     /// Adds a result.
-    pub fn add(&mut self, finding: DoctorFinding) {
+    pub fn add(&mut self, finding: CheckReport) {
         self.0.push(finding);
     }
 
     /// Adds a result that needs no step.
     pub fn ok(&mut self, check: CheckStage, about: impl Into<String>, message: impl Into<String>) {
         let about = Some(about.into()).filter(|about| !about.is_empty());
-        self.add(DoctorFinding {
-            check,
-            level: FindingLevel::Ok,
-            about,
-            message: message.into(),
-            next: None,
-        });
+        self.add(CheckReport { check, level: FindingLevel::Ok, about, message: message.into(), next: None });
     }
 
     /// Adds a result with the next step.
@@ -136,7 +130,7 @@ impl DoctorReport {
         next: impl Into<String>,
     ) {
         let about = Some(about.into()).filter(|about| !about.is_empty());
-        self.add(DoctorFinding { check, level, about, message: message.into(), next: Some(next.into()) });
+        self.add(CheckReport { check, level, about, message: message.into(), next: Some(next.into()) });
     }
 
     /// Adds a failure with the next step.
@@ -162,8 +156,8 @@ impl DoctorReport {
     }
 
     /// Returns the results in the order of the checks.
-    pub fn findings(&self) -> Vec<&DoctorFinding> {
-        let mut findings: Vec<&DoctorFinding> = self.0.iter().collect();
+    pub fn findings(&self) -> Vec<&CheckReport> {
+        let mut findings: Vec<&CheckReport> = self.0.iter().collect();
         findings.sort_by_key(|finding| finding.check);
         findings
     }
@@ -180,7 +174,7 @@ impl DoctorReport {
     /// Returns a line for each result, with its level first, and a summary.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for DoctorFinding { check, level, about, message, next } in self.findings() {
+        for CheckReport { check, level, about, message, next } in self.findings() {
             let about = about.as_ref().map(|about| format!(" {about}")).unwrap_or_default();
             // Writing to a String cannot fail.
             let _ = write!(text, "{:<8} {}{about}: {message}", level.as_str(), check.as_str());

@@ -16,9 +16,9 @@ mod webhooks;
 use crate::config::Config;
 use crate::domain::UserId;
 
-pub use self::finding::{CheckStage, DoctorFinding, DoctorReport, FindingLevel};
+pub use self::finding::{CheckReport, CheckStage, DoctorReport, FindingLevel};
 
-/// What the examination may do beyond looking.
+/// The options of an examination.
 #[derive(Debug, Clone)]
 pub struct DoctorOptions {
     /// The user in whose name the platform is asked.

@@ -33,7 +33,7 @@ pub(super) async fn examine(config: &Config, options: &DoctorOptions, report: &m
         };
         network::examine(&target, &mut way).await;
         for finding in way.findings() {
-            report.add(super::DoctorFinding { check: CheckStage::Webhooks, ..finding.clone() });
+            report.add(super::CheckReport { check: CheckStage::Webhooks, ..finding.clone() });
         }
     }
     if options.post {

@@ -33,11 +33,11 @@ pub enum ProxyError {
     #[error("the proxy's answer is not valid HTTP; check that the URL names an HTTP proxy, and its scheme")]
     NotHttp,
     /// The proxy wants credentials, and there are none.
-    #[error("the proxy asks for a user and a password (407); give proxy.username and proxy.password_file")]
-    CredentialsMissing,
-    /// The proxy refused the credentials.
-    #[error("the proxy refused the user and password (407); check proxy.username and proxy.password_file")]
-    CredentialsRefused,
+    #[error("the proxy asks for a user and a password ({0}); give proxy.username and proxy.password_file")]
+    CredentialsMissing(u16),
+    /// The proxy refused the credentials. Tinyproxy does so with a 401.
+    #[error("the proxy refused the user and password ({0}); check proxy.username and proxy.password_file")]
+    CredentialsRefused(u16),
     /// The proxy wants credentials in another scheme than Basic.
     #[error(
         "the proxy asks for credentials in a scheme other than Basic (407), which the bridge does not offer"
@@ -101,8 +101,8 @@ fn judge(head: &[u8], authorized: bool) -> Result<(), ProxyError> {
     let mut lines = head.split("\r\n");
     match lines.next().and_then(status).ok_or(ProxyError::NotHttp)? {
         200..=299 => Ok(()),
-        407 if authorized => Err(ProxyError::CredentialsRefused),
-        407 => {
+        status @ (401 | 407) if authorized => Err(ProxyError::CredentialsRefused(status)),
+        status @ (401 | 407) => {
             let mut schemes = lines.filter_map(|line| {
                 let (name, value) = line.split_once(':')?;
                 name.eq_ignore_ascii_case("proxy-authenticate").then_some(value.trim_start())
@@ -111,7 +111,7 @@ fn judge(head: &[u8], authorized: bool) -> Result<(), ProxyError> {
                 |scheme: &str| scheme.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("basic"));
             match schemes.next() {
                 Some(first) if !is_basic(first) && !schemes.any(is_basic) => Err(ProxyError::OtherScheme),
-                _ => Err(ProxyError::CredentialsMissing),
+                _ => Err(ProxyError::CredentialsMissing(status)),
             }
         }
         status @ 500..=599 => Err(ProxyError::TargetUnreachable(status)),
@@ -133,98 +133,85 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::runtime::fixtures::{run, spawn};
 
     /// Opens a tunnel to a proxy that answers with these pieces and closes. Returns the request too.
     async fn ask(answer: &[&[u8]], authorization: Option<&str>) -> (Result<(), ProxyError>, String) {
         let (mut ours, mut theirs) = tokio::io::duplex(64 * 1024);
-        let pieces: Vec<Vec<u8>> = answer.iter().map(|piece| piece.to_vec()).collect();
-        let (request, asked) = tokio::sync::oneshot::channel();
-        spawn(async move {
+        let proxy = async move {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 theirs.read_buf(&mut head).await.unwrap();
             }
-            for piece in pieces {
-                theirs.write_all(&piece).await.unwrap();
+            for piece in answer {
+                theirs.write_all(piece).await.unwrap();
                 tokio::task::yield_now().await;
             }
-            request.send(String::from_utf8(head).unwrap()).unwrap();
-        });
+            String::from_utf8(head).unwrap()
+        };
         let authorization = authorization.map(SecretString::from);
-        let opened = open_tunnel(&mut ours, "bots.kore.ai:443", authorization.as_ref()).await;
-        (opened, asked.await.unwrap())
+        tokio::join!(open_tunnel(&mut ours, "bots.kore.ai:443", authorization.as_ref()), proxy)
     }
 
-    #[test]
-    fn request_names_the_target_and_the_credentials() {
-        run(async {
-            let ok: &[&[u8]] = &[b"HTTP/1.1 200 Connection established\r\n\r\n"];
-            let (opened, request) = ask(ok, None).await;
-            opened.unwrap();
-            assert!(request.starts_with(
-                "CONNECT bots.kore.ai:443 HTTP/1.1\r\nHost: bots.kore.ai:443\r\nUser-Agent: rtm-bridge/"
-            ));
-            assert!(!request.contains("Proxy-Authorization"));
-            let (opened, request) = ask(ok, Some("Basic dTpw")).await;
-            opened.unwrap();
-            assert!(request.contains("\r\nProxy-Authorization: Basic dTpw\r\n"), "{request}");
-        });
+    #[tokio::test]
+    async fn request_names_the_target_and_the_credentials() {
+        let ok: &[&[u8]] = &[b"HTTP/1.1 200 Connection established\r\n\r\n"];
+        let (opened, request) = ask(ok, None).await;
+        opened.unwrap();
+        assert!(request.starts_with(
+            "CONNECT bots.kore.ai:443 HTTP/1.1\r\nHost: bots.kore.ai:443\r\nUser-Agent: rtm-bridge/"
+        ));
+        assert!(!request.contains("Proxy-Authorization"));
+        let (opened, request) = ask(ok, Some("Basic dTpw")).await;
+        opened.unwrap();
+        assert!(request.contains("\r\nProxy-Authorization: Basic dTpw\r\n"), "{request}");
     }
 
-    #[test]
-    fn each_agreement_opens_the_tunnel() {
-        run(async {
-            for answer in [
-                &[&b"HTTP/1.0 200 OK\r\nProxy-agent: x\r\n\r\n"[..]][..],
-                &[b"HTTP/1.1 200\r\n\r\n"],
-                &[b"HTTP/1.1 204 none\r\nContent-Length: 0\r\n\r\n"],
-                &[b"HT", b"TP/1.1 20", b"0 OK\r\n", b"\r", b"\n"],
-            ] {
-                ask(answer, None).await.0.unwrap();
-            }
-        });
+    #[tokio::test]
+    async fn each_agreement_opens_the_tunnel() {
+        for answer in [
+            &[&b"HTTP/1.0 200 OK\r\nProxy-agent: x\r\n\r\n"[..]][..],
+            &[b"HTTP/1.1 200\r\n\r\n"],
+            &[b"HTTP/1.1 204 none\r\nContent-Length: 0\r\n\r\n"],
+            &[b"HT", b"TP/1.1 20", b"0 OK\r\n", b"\r", b"\n"],
+        ] {
+            ask(answer, None).await.0.unwrap();
+        }
     }
 
-    #[test]
-    fn each_failure_of_the_proxy_has_its_words() {
-        run(async {
-            let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(20_000));
-            for (answer, authorization, words) in [
-                (
-                    &[&b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=x\r\n\r\n"[..]][..],
-                    None,
-                    "asks for a user",
-                ),
-                (&[b"HTTP/1.1 407 x\r\n\r\n"], None, "asks for a user"),
-                (&[b"HTTP/1.1 407 x\r\n\r\n"], Some("Basic dTpw"), "refused the user and password (407)"),
-                (&[b"HTTP/1.1 407 x\r\nproxy-authenticate: NTLM\r\n\r\n"], None, "other than Basic"),
-                (
-                    &[b"HTTP/1.1 407 x\r\nproxy-authenticate: NTLM\r\nproxy-authenticate: basic\r\n\r\n"],
-                    None,
-                    "asks for a user",
-                ),
-                (
-                    &[b"HTTP/1.1 403 Forbidden\r\n\r\n<html>why"],
-                    None,
-                    "refuses connections to this host (403)",
-                ),
-                (&[b"HTTP/1.1 302 Found\r\nLocation: http://login\r\n\r\n"], None, "(302)"),
-                (&[b"HTTP/1.1 503 x\r\n\r\n"], None, "cannot reach this host (503)"),
-                (&[], None, "hung up"),
-                (&[b"HTTP/1.1 200 OK\r\n"], None, "not valid HTTP"),
-                (&[b"\x15\x03\x01\x00\x02\x02\x16"], None, "not valid HTTP"),
-                (&[b"SSH-2.0-OpenSSH\r\n"], None, "not valid HTTP"),
-                (&[b"HTTP/1.1 999 x\r\n\r\n"], None, "not valid HTTP"),
-                (&[b"HTTP/1.1 2000 x\r\n\r\n"], None, "not valid HTTP"),
-                (&[b"HTTP/1.1 200 OK\r\n\r\nsurplus"], None, "not valid HTTP"),
-                (&[long.as_bytes()], None, "not valid HTTP"),
-            ] {
-                let error = ask(answer, authorization).await.0.unwrap_err();
-                assert!(error.to_string().contains(words), "{words}: {error}");
-                assert!(!format!("{error:?}").contains("dTpw"));
-            }
-        });
+    #[tokio::test]
+    async fn each_failure_of_the_proxy_has_its_words() {
+        let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(20_000));
+        for (answer, authorization, words) in [
+            (
+                &[&b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=x\r\n\r\n"[..]][..],
+                None,
+                "asks for a user",
+            ),
+            (&[b"HTTP/1.1 407 x\r\n\r\n"], None, "asks for a user"),
+            (&[b"HTTP/1.1 407 x\r\n\r\n"], Some("Basic dTpw"), "refused the user and password (407)"),
+            (&[b"HTTP/1.1 401 x\r\n\r\n"], Some("Basic dTpw"), "refused the user and password (401)"),
+            (&[b"HTTP/1.1 407 x\r\nproxy-authenticate: NTLM\r\n\r\n"], None, "other than Basic"),
+            (
+                &[b"HTTP/1.1 407 x\r\nproxy-authenticate: NTLM\r\nproxy-authenticate: basic\r\n\r\n"],
+                None,
+                "asks for a user",
+            ),
+            (&[b"HTTP/1.1 403 Forbidden\r\n\r\n<html>why"], None, "refuses connections to this host (403)"),
+            (&[b"HTTP/1.1 302 Found\r\nLocation: http://login\r\n\r\n"], None, "(302)"),
+            (&[b"HTTP/1.1 503 x\r\n\r\n"], None, "cannot reach this host (503)"),
+            (&[], None, "hung up"),
+            (&[b"HTTP/1.1 200 OK\r\n"], None, "not valid HTTP"),
+            (&[b"\x15\x03\x01\x00\x02\x02\x16"], None, "not valid HTTP"),
+            (&[b"SSH-2.0-OpenSSH\r\n"], None, "not valid HTTP"),
+            (&[b"HTTP/1.1 999 x\r\n\r\n"], None, "not valid HTTP"),
+            (&[b"HTTP/1.1 2000 x\r\n\r\n"], None, "not valid HTTP"),
+            (&[b"HTTP/1.1 200 OK\r\n\r\nsurplus"], None, "not valid HTTP"),
+            (&[long.as_bytes()], None, "not valid HTTP"),
+        ] {
+            let error = ask(answer, authorization).await.0.unwrap_err();
+            assert!(error.to_string().contains(words), "{words}: {error}");
+            assert!(!format!("{error:?}").contains("dTpw"));
+        }
     }
 
     proptest! {

@@ -94,7 +94,7 @@ fn tls_of_the_platform_passes_both_kinds_of_proxies() {
         let mut socket = connect(&behind(own, trusting.clone())).await.unwrap();
         socket.send("TLS in TLS").await.unwrap();
         socket.close(1000).await;
-        for tunnel in [plain, encrypted] {
+        for tunnel in [&plain, &encrypted] {
             let target = format!("localhost:{}", platform.address.port());
             assert_eq!(tunnel.targets(), [target.clone(), target]);
         }
@@ -122,10 +122,13 @@ fn credentials_open_a_proxy_and_stay_secret() {
         };
         connect(&with("hush:hush")).await.unwrap();
         let (error, message) = refused(&with("hush-hush")).await;
-        assert!(matches!(error, ProxyError::CredentialsRefused) && message.contains("(407)"), "{message}");
+        assert!(
+            matches!(error, ProxyError::CredentialsRefused(407)) && message.contains("(407)"),
+            "{message}"
+        );
         let (error, message) = refused(&behind(proxy(&tunnel.url()), platform.bot())).await;
         assert!(
-            matches!(error, ProxyError::CredentialsMissing) && message.contains("proxy.username"),
+            matches!(error, ProxyError::CredentialsMissing(407)) && message.contains("proxy.username"),
             "{message}"
         );
         assert!(!format!("{:?}", with("hush:hush")).contains("hush"));

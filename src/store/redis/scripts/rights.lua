@@ -21,8 +21,7 @@ for _, command in ipairs(commands) do
   local answer = redis.pcall(unpack(command))
   if type(answer) == 'table' and answer.err then
     local err = answer.err
-    if string.find(err, 'NOPERM', 1, true) or string.find(err, 'ACL', 1, true)
-      or string.find(err, 'permissions', 1, true) or string.find(err, "can't run", 1, true) then
+    if string.find(err, 'NOPERM', 1, true) or string.find(err, 'ACL', 1, true) or string.find(err, "can't ", 1, true) then
       table.insert(denied, command[1])
     end
   end
