@@ -4,7 +4,12 @@
 //! latest. Earlier attempts go on meanwhile, and the first connection wins. So a dead address costs a quarter of a second
 //! and not the caller's whole timeout.
 //!
-//! All clients of the bridge connect by this module. Redis' client brings the same by itself.
+//! All clients of the bridge connect by this module, directly or through a proxy (docs/adr/0040). Redis' client brings
+//! its own connections, which are always direct.
+
+mod outgoing_stream;
+mod proxy_route;
+mod tunnel;
 
 use std::future::Future;
 use std::io;
@@ -17,10 +22,17 @@ use actix_tls::connect::{ConnectError, ConnectInfo, Connection, Host};
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub use self::outgoing_stream::OutgoingStream;
+pub use self::proxy_route::ProxyRoute;
+pub use self::tunnel::ProxyError;
 
 /// The delay after which the next address is tried too (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// The most addresses of a name that a proxy is asked for. Each costs a connection.
+const TUNNEL_ADDRESSES_MAX: usize = 4;
 
 /// A function that resolves a host and a port to addresses.
 pub type DnsResolver = Rc<dyn Fn(String, u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>>>;
@@ -30,33 +42,117 @@ pub fn system_resolver() -> DnsResolver {
     Rc::new(|host, port| Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }))
 }
 
+/// A way through a proxy, and the name by which the proxy learns of the target.
+#[derive(Clone)]
+pub struct ProxiedConnect {
+    /// The proxy.
+    pub route: Rc<ProxyRoute>,
+    /// The name of the target.
+    pub target: TunnelTarget,
+}
+
+/// The name by which a proxy learns of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelTarget {
+    /// The host of the URL, which the proxy resolves.
+    Host,
+    /// An address that we resolved and admitted, or the host if the proxy takes no addresses.
+    AdmittedAddress,
+}
+
 /// Returns the service by which awc opens connections, with `TCP_NODELAY`: a message is one small write that must not
 /// wait. `admit` chooses among the addresses of a name before any of them is connected to.
+///
+/// With `proxy` it opens tunnels through that to all hosts that the proxy serves, for `http` URLs too. A failure of the
+/// proxy is an [`io::Error`] around a [`ProxyError`], because awc keeps no other.
 pub fn connector<R, A>(
     resolve: DnsResolver,
     admit: A,
-) -> impl Service<ConnectInfo<R>, Response = Connection<R, TcpStream>, Error = ConnectError> + Clone
+    proxy: Option<ProxiedConnect>,
+) -> impl Service<ConnectInfo<R>, Response = Connection<R, OutgoingStream>, Error = ConnectError> + Clone
 where
     R: Host + Clone + 'static,
     A: Fn(Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> + Clone + 'static,
 {
     fn_service(move |info: ConnectInfo<R>| {
-        let (resolve, admit) = (Rc::clone(&resolve), admit.clone());
+        let (resolve, admit, proxy) = (Rc::clone(&resolve), admit.clone(), proxy.clone());
+        // awc's own timeout begins after this call, so that a silent proxy is noticed here first.
+        let deadline = proxy.as_ref().map(|proxy| proxy.route.deadline());
         async move {
-            let addresses = resolved(info.hostname(), info.port(), &resolve).await;
-            let addresses = addresses.map_err(|error| ConnectError::Resolver(Box::new(error)))?;
-            let addresses = admit(addresses).map_err(ConnectError::Io)?;
-            if addresses.is_empty() {
-                return Err(ConnectError::NoRecords);
-            }
-            let stream = connect_any(addresses, TcpStream::connect).await.map_err(ConnectError::Io)?;
-            if let Err(error) = stream.set_nodelay(true) {
-                // The connection works without it, only slower.
-                tracing::debug!(%error, "TCP_NODELAY cannot be set");
-            }
+            let (host, port) = (info.hostname(), info.port());
+            let stream = match proxy.zip(deadline).filter(|(proxy, _)| proxy.route.serves(host, port)) {
+                None => OutgoingStream::Plain(dial(host, port, &resolve, admit).await?),
+                Some((proxy, deadline)) => proxy.open(host, port, &resolve, admit, deadline).await?,
+            };
             Ok(Connection::new(info.request().clone(), stream))
         }
     })
+}
+
+impl ProxiedConnect {
+    /// Opens a tunnel to a host.
+    async fn open(
+        &self,
+        host: &str,
+        port: u16,
+        resolve: &DnsResolver,
+        admit: impl Fn(Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>>,
+        deadline: Instant,
+    ) -> Result<OutgoingStream, ConnectError> {
+        let by_host = format!("{host}:{port}");
+        if self.target == TunnelTarget::AdmittedAddress {
+            let addresses = admitted(host, port, resolve, admit);
+            let addresses =
+                timeout_at(deadline, addresses).await.map_err(|_| io_error(io::ErrorKind::TimedOut))??;
+            for target in addresses.iter().take(TUNNEL_ADDRESSES_MAX).map(SocketAddr::to_string) {
+                match self.route.open(&target, resolve, deadline).await {
+                    // The proxy has no route to this address, but perhaps to another one.
+                    Err(ProxyError::TargetUnreachable(_)) if addresses.len() > 1 => {}
+                    // Some proxies take names only.
+                    Err(ProxyError::Refused(_)) if target != by_host => break,
+                    opened => return opened.map_err(proxy_failure),
+                }
+            }
+        }
+        self.route.open(&by_host, resolve, deadline).await.map_err(proxy_failure)
+    }
+}
+
+fn proxy_failure(error: ProxyError) -> ConnectError {
+    ConnectError::Io(io::Error::other(error))
+}
+
+fn io_error(kind: io::ErrorKind) -> ConnectError {
+    ConnectError::Io(kind.into())
+}
+
+/// Connects to an admitted address of a host.
+async fn dial(
+    host: &str,
+    port: u16,
+    resolve: &DnsResolver,
+    admit: impl Fn(Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>>,
+) -> Result<TcpStream, ConnectError> {
+    let addresses = admitted(host, port, resolve, admit).await?;
+    let stream = connect_any(addresses, TcpStream::connect).await.map_err(ConnectError::Io)?;
+    if let Err(error) = stream.set_nodelay(true) {
+        // The connection works without it, only slower.
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+    }
+    Ok(stream)
+}
+
+/// Returns the admitted addresses of a host, at least one.
+async fn admitted(
+    host: &str,
+    port: u16,
+    resolve: &DnsResolver,
+    admit: impl Fn(Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>>,
+) -> Result<Vec<SocketAddr>, ConnectError> {
+    let addresses = resolve_host(host, port, resolve).await;
+    let addresses = addresses.map_err(|error| ConnectError::Resolver(Box::new(error)))?;
+    let addresses = admit(addresses).map_err(ConnectError::Io)?;
+    if addresses.is_empty() { Err(ConnectError::NoRecords) } else { Ok(addresses) }
 }
 
 /// Connects to a host, which may be a name or an address, with or without brackets.
@@ -64,10 +160,14 @@ where
 /// # Errors
 /// The error of the resolver, or of the last failed attempt.
 pub async fn connect(host: &str, port: u16, resolve: &DnsResolver) -> io::Result<TcpStream> {
-    connect_any(resolved(host, port, resolve).await?, TcpStream::connect).await
+    connect_any(resolve_host(host, port, resolve).await?, TcpStream::connect).await
 }
 
-async fn resolved(host: &str, port: u16, resolve: &DnsResolver) -> io::Result<Vec<SocketAddr>> {
+/// Returns the addresses of a host, which may be a name or an address, with or without brackets.
+///
+/// # Errors
+/// The error of the resolver.
+pub async fn resolve_host(host: &str, port: u16, resolve: &DnsResolver) -> io::Result<Vec<SocketAddr>> {
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match literal.parse() {
         Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
@@ -101,6 +201,10 @@ where
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/support/connect_proxy.rs"]
+pub(crate) mod connect_proxy;
 
 /// Names with addresses that a test chooses, and the look of a firewall at a request.
 #[cfg(test)]
@@ -196,7 +300,7 @@ pub(crate) mod fixtures {
 mod tests {
     use std::cell::RefCell;
 
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -261,15 +365,16 @@ mod tests {
     async fn connector_sets_tcp_nodelay() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = ConnectInfo::new(listener.local_addr().unwrap().to_string());
-        let connection = connector(system_resolver(), Ok).call(target).await.unwrap();
-        assert!(connection.io_ref().nodelay().unwrap());
+        let connection = connector(system_resolver(), Ok, None).call(target).await.unwrap();
+        let OutgoingStream::Plain(stream) = connection.io_ref() else { panic!("it goes direct") };
+        assert!(stream.nodelay().unwrap());
     }
 
     #[tokio::test]
     async fn addresses_with_or_without_brackets_are_not_resolved() {
         let resolve: DnsResolver = Rc::new(|host, _| panic!("{host} was resolved"));
         for host in ["127.0.0.1", "::1", "[::1]"] {
-            assert_eq!(resolved(host, 80, &resolve).await.unwrap().len(), 1, "{host}");
+            assert_eq!(resolve_host(host, 80, &resolve).await.unwrap().len(), 1, "{host}");
         }
     }
 }

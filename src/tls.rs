@@ -5,11 +5,16 @@
 //!
 //! Redis' client brings its own TLS.
 
+mod certificate_recorder;
+
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+
+pub use self::certificate_recorder::CertificateRecorder;
 
 /// Failure to set up TLS.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +32,33 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError::Authorities`] if `ca` is present and holds no valid certificate of an authority.
 pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(ca)?)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+/// Returns the settings of [`client`], and a recorder of the certificates that servers show.
+///
+/// # Errors
+/// As [`client`].
+pub fn recording_client(
+    ca: Option<&[u8]>,
+) -> Result<(Arc<ClientConfig>, Arc<CertificateRecorder>), TlsError> {
+    let recorder = Arc::new(CertificateRecorder::new(roots(ca)?, &provider())?);
+    let mut tls = ClientConfig::clone(&*client(ca)?);
+    tls.dangerous().set_certificate_verifier(Arc::clone(&recorder) as Arc<_>);
+    Ok((Arc::new(tls), recorder))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Returns Mozilla's certificate authorities and those of `ca` (PEM).
+fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(pem) = ca {
         let before = roots.len();
@@ -38,13 +70,7 @@ pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
             return Err(TlsError::Authorities);
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
+    Ok(roots)
 }
 
 /// Servers for the tests of clients.

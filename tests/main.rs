@@ -11,6 +11,8 @@ mod cli;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod failure;
 #[cfg(test)]
 mod fleet;
@@ -18,6 +20,8 @@ mod fleet;
 mod fuzz;
 #[cfg(test)]
 mod hub;
+#[cfg(test)]
+mod proxies;
 #[cfg(test)]
 mod receivers;
 #[cfg(test)]

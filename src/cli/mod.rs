@@ -8,6 +8,7 @@ mod chat;
 mod check_config;
 mod completions;
 mod dev;
+mod doctor;
 mod healthcheck;
 mod key;
 mod man;
@@ -39,6 +40,7 @@ Examples:
   rtm-bridge key new --name crm             create a key for the caller `crm`
   rtm-bridge webhook listen                 print deliveries while you build a receiver
   rtm-bridge check-config --config FILE     list all mistakes of a configuration
+  rtm-bridge doctor --config FILE           try each step to the platform, the store and the receivers
   rtm-bridge migrate --config FILE          bring the Redis store to this version's schema
   rtm-bridge serve --config FILE            run the service
 
@@ -59,6 +61,7 @@ enum BridgeCommand {
     Serve(serve::ServeCommand),
     Sandbox(sandbox::SandboxCommand),
     CheckConfig(check_config::CheckConfigCommand),
+    Doctor(doctor::DoctorCommand),
     Migrate(migrate::MigrateCommand),
     Key(key::KeyCommand),
     Webhook(webhook::WebhookCommand),
@@ -104,6 +107,8 @@ enum CommandError {
     #[error("the system returned no random bytes, so nothing was created; try again")]
     NoRandomBytes,
     #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
+    #[error(transparent)]
     Healthcheck(#[from] healthcheck::HealthcheckError),
     #[error(transparent)]
     Chat(#[from] chat::ChatError),
@@ -124,6 +129,7 @@ impl CommandLine {
             BridgeCommand::Serve(serve) => serve.run(),
             BridgeCommand::Sandbox(sandbox) => sandbox.run(),
             BridgeCommand::CheckConfig(check) => check.run(),
+            BridgeCommand::Doctor(doctor) => doctor.run(),
             BridgeCommand::Migrate(migrate) => migrate.run(),
             BridgeCommand::Key(key) => key.run(),
             BridgeCommand::Webhook(webhook) => webhook.run(),
@@ -136,7 +142,9 @@ impl CommandLine {
             Err(error) => {
                 print_error(&error);
                 match error {
-                    CommandError::Config(_) => ExitCode::from(EX_CONFIG),
+                    CommandError::Config(_) | CommandError::Doctor(doctor::DoctorError::Configuration) => {
+                        ExitCode::from(EX_CONFIG)
+                    }
                     _ => ExitCode::FAILURE,
                 }
             }

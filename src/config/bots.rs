@@ -11,6 +11,7 @@ use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
 use super::jwt_key::jwt_key;
 use super::parse::{self, InvalidValue, ParseResult, boolean, duration, number, one_of, show_duration, size};
+use super::proxy::SharedProxies;
 use super::section::Section;
 use super::webhooks::webhook;
 use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm};
@@ -28,7 +29,7 @@ pub(super) fn bot_name(value: &ConfigValue) -> ParseResult<BotName> {
 }
 
 /// Reads one of `[[bots]]`. Returns `None` if a required key is missing or invalid.
-pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
+pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<Arc<BotConfig>> {
     let name = section.required("name", "the bot's name in requests", bot_name);
     let platform = section.required(
         "platform",
@@ -53,6 +54,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         api_path: section.or("api_path", d.api_path, address::api_path),
         socket_base: section.optional("socket_base", address::base_url(&["wss", "ws", "https", "http"])),
         ca: certificates::authorities(section),
+        proxy: proxies.of_bot(section, d.platform.scheme()),
         chat_bot: chat_bot.clone().unwrap_or_default(),
         task_bot_id: task_bot_id.clone().unwrap_or_default(),
         client_id: client_id.clone().unwrap_or_default(),

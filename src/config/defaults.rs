@@ -141,6 +141,7 @@ impl Default for WebhooksConfig {
             allow_private: Vec::new(),
             timeout: Duration::from_secs(15),
             ca: None,
+            proxy: None,
             max_in_flight: 256,
             max_per_host: 32,
         }
@@ -162,6 +163,7 @@ impl BotConfig {
             api_path: "/api/1.1".to_owned(),
             socket_base: None,
             ca: None,
+            proxy: None,
             chat_bot: String::new(),
             task_bot_id: String::new(),
             client_id: String::new(),

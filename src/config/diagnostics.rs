@@ -121,6 +121,11 @@ impl Diagnostics {
         self.origins.contains_key(key)
     }
 
+    /// Returns whether the file holds the key's value.
+    pub(super) fn is_in_file(&self, key: &str) -> bool {
+        matches!(self.origins.get(key), Some(ValueOrigin::File { .. }))
+    }
+
     /// Records an error.
     pub(super) fn error(&mut self, key: &str, what: impl Into<String>) {
         let error = self.diagnostic(key, what.into());

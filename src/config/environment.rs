@@ -23,19 +23,25 @@ const PREFIX: &str = "RTM_BRIDGE__";
 /// The variable with the path of the file. It is no key.
 const FILE: &str = "RTM_BRIDGE_CONFIG";
 
+/// The variables that name proxies for all programs.
+const PROXIES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"];
+
 /// The keys whose values are lists of named tables.
 const LISTS: [&str; 2] = ["bots", "callers"];
 
-/// The bridge's variables by name.
+/// The bridge's variables by name, with those of the proxies.
 pub(super) type VariableMap = BTreeMap<String, OsString>;
 
-/// Returns the bridge's variables that are not empty.
+/// Returns the bridge's variables and those of the proxies, without the empty ones.
 pub(super) fn own_variables<K: Into<OsString>, V: Into<OsString>>(
     all: impl IntoIterator<Item = (K, V)>,
 ) -> VariableMap {
     all.into_iter()
         .filter_map(|(name, value)| Some((name.into().into_string().ok()?, value.into())))
-        .filter(|(name, value)| (name == FILE || name.starts_with(PREFIX)) && !value.is_empty())
+        .filter(|(name, value)| {
+            let is_read = name == FILE || name.starts_with(PREFIX) || PROXIES.contains(&name.as_str());
+            is_read && !value.is_empty()
+        })
         .collect()
 }
 
@@ -45,10 +51,10 @@ pub(super) fn file(environment: &VariableMap) -> Option<&OsString> {
 }
 
 /// Replaces values of the file by those of the variables.
-pub(super) fn overlay(root: &mut ConfigTable, environment: VariableMap, diagnostics: &mut Diagnostics) {
+pub(super) fn overlay(root: &mut ConfigTable, environment: &VariableMap, diagnostics: &mut Diagnostics) {
     // Variables that change a name come last, because the others refer to the name in the file.
     let (names, others): (Vec<_>, Vec<_>) =
-        environment.into_iter().partition(|(name, _)| name.ends_with("__NAME"));
+        environment.iter().partition(|(name, _)| name.ends_with("__NAME"));
     let mut indexes = LISTS.map(|list| TableIndex::of(root, list));
     for (name, value) in others.into_iter().chain(names) {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
@@ -56,12 +62,12 @@ pub(super) fn overlay(root: &mut ConfigTable, environment: VariableMap, diagnost
             diagnostics.error("", format!("{name}: write it in upper case: {}", name.to_ascii_uppercase()));
             continue;
         }
-        let Ok(value) = value.into_string() else {
+        let Some(value) = value.to_str() else {
             diagnostics.error("", format!("{name}: its value is not UTF-8"));
             continue;
         };
         let origin = ValueOrigin::Environment(name.as_str().into());
-        let item = ConfigItem { value: ConfigValue::Untyped(value), origin: origin.clone() };
+        let item = ConfigItem { value: ConfigValue::Untyped(value.to_owned()), origin: origin.clone() };
         let list = rest.split_once("__").map(|(list, within)| (list.to_ascii_lowercase(), within));
         let placed = match list {
             Some((list, within)) => match indexes.iter_mut().find(|index| index.list == list) {

@@ -1,7 +1,7 @@
 //! Values that tests of several layers share.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests give valid values")]
 
-use super::{BotConfig, CallerConfig, CallerScopes, PayloadFormat};
+use super::{BotConfig, CallerConfig, CallerScopes, NoProxyList, PayloadFormat, ProxyConfig};
 use crate::domain::{BotName, Sha256};
 
 /// Returns a bot with every default.
@@ -22,5 +22,17 @@ pub fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
         max_open_messages: 0,
         webhook_secrets: Vec::new(),
         webhook_form: PayloadFormat::Standard,
+    }
+}
+
+/// Returns a proxy at this URL, without credentials and exceptions.
+pub fn proxy(url: &str) -> ProxyConfig {
+    ProxyConfig {
+        url: url.parse().unwrap(),
+        credentials: None,
+        ca: None,
+        no_proxy: NoProxyList::default(),
+        loopback_direct: false,
+        origin: "proxy.url".into(),
     }
 }

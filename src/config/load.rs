@@ -15,7 +15,7 @@ use super::file_text::{self, FileText};
 use super::parse::{self, InvalidValue, duration, number, one_of, show_duration, size};
 use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
-use super::{address, bots, callers, defaults, store, webhooks};
+use super::{address, bots, callers, defaults, proxy, store, webhooks};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -85,7 +85,8 @@ pub fn keys() -> BTreeSet<String> {
     let mut diagnostics = Diagnostics::default();
     if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
         let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-        Section::root(table, &mut diagnostics, &no_files, |root| config(root, true));
+        let variables = variables::VariableMap::new();
+        Section::root(table, &mut diagnostics, &no_files, |root| config(root, true, &variables));
     }
     diagnostics.into_keys()
 }
@@ -109,8 +110,8 @@ fn assemble(
         // Further errors would refer to half a file.
         return Err(diagnostics.into_errors());
     };
-    variables::overlay(&mut table, env, &mut diagnostics);
-    let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some()));
+    variables::overlay(&mut table, &env, &mut diagnostics);
+    let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some(), &env));
     diagnostics.finish().map(|warnings| (config, warnings))
 }
 
@@ -121,16 +122,17 @@ pub(super) fn open_file_warning(name: &str) -> String {
     )
 }
 
-fn config(root: &mut Section<'_>, has_file: bool) -> Config {
+fn config(root: &mut Section<'_>, has_file: bool, env: &variables::VariableMap) -> Config {
+    let proxies = root.section("proxy", |section| proxy::proxies(section, env));
     let config = Config {
         default_bot: root.optional("default_bot", bots::bot_name),
         server: root.section("server", server),
         store: root.section("store", store::store),
         cluster: root.section("cluster", cluster),
         reply: root.section("reply", reply),
-        bots: root.tables("bots", bots::bot),
+        bots: root.tables("bots", |section| bots::bot(section, &proxies)),
         callers: root.tables("callers", callers::caller),
-        webhooks: root.section("webhooks", webhooks::webhooks),
+        webhooks: root.section("webhooks", |section| webhooks::webhooks(section, &proxies)),
         log: root.section("log", log),
     };
     check_relations(root.diagnostics, &config, has_file);

@@ -21,8 +21,10 @@ pub mod fuzzing;
 mod json_object;
 mod jwt_key;
 mod load;
+mod no_proxy;
 mod parse;
 mod pem;
+mod proxy;
 mod secret;
 mod section;
 mod store;
@@ -47,6 +49,8 @@ pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use load::{environment, keys, load, read};
+pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
+pub use proxy::{ProxyConfig, ProxyCredentials};
 
 /// The configuration of a bridge.
 #[derive(Debug, Clone)]
@@ -218,6 +222,8 @@ pub struct BotConfig {
     pub socket_base: Option<Url>,
     /// Certificate authorities for the platform beside the public ones, in PEM.
     pub ca: Option<Vec<u8>>,
+    /// The proxy for all connections to the platform. Empty for direct ones.
+    pub proxy: Option<Arc<ProxyConfig>>,
     /// The bot's name on the platform.
     pub chat_bot: String,
     /// The bot's id on the platform (`st-…`).
@@ -393,6 +399,8 @@ pub struct WebhooksConfig {
     pub timeout: Duration,
     /// Certificate authorities for receivers beside the public ones, in PEM.
     pub ca: Option<Vec<u8>>,
+    /// The proxy for deliveries. Empty for direct ones.
+    pub proxy: Option<Arc<ProxyConfig>>,
     /// The largest number of concurrent attempts.
     pub max_in_flight: usize,
     /// The largest number of concurrent attempts to one host.

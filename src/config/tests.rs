@@ -96,6 +96,12 @@ ca_file = ""
 client_cert_file = ""
 client_key_file = ""
 memory_limit = "64MiB"
+[proxy]
+url = "https://proxy.example:3129"
+username = "bridge"
+password_file = "/secrets/plain"
+ca_file = "/tls/ca.crt"
+no_proxy = ["10.0.0.0/8", ".corp.example"]
 [cluster]
 replica_id = "host-and-random"
 lease_ttl = "10s"
@@ -107,6 +113,7 @@ platform = "https://bots.kore.ai"
 api_path = "/api"
 socket_base = ""
 ca_file = "/tls/ca.crt"
+proxy = "http://other.example:8888"
 chat_bot = "CNN"
 task_bot_id = "st-1"
 client_id = "cs-1"
@@ -158,6 +165,7 @@ allowed = ["https://*.example.com/", "http://127.0.0.1:9/in"]
 allow_private = ["127.0.0.0/8", "fd00::/8"]
 timeout = "14s"
 ca_file = "/tls/ca.crt"
+proxy = true
 max_in_flight = 99
 max_per_host = 98
 [log]
@@ -213,6 +221,12 @@ fn shows_every_value(config: &Config) {
         "threads: 3",
         "memory_limit: 67108864",
         "host-and-random",
+        "Some(3129)",
+        "Some(8888)",
+        "username: \"bridge\"",
+        "10.0.0.0/8",
+        "below_only: true",
+        "origin: \"bots.support.proxy\"",
         "api_path: \"/api\"",
         "Rs512",
         "secure_rtm: true",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
 use super::parse::{ParseResult, duration, list, number, one_of};
+use super::proxy::SharedProxies;
 use super::section::Section;
 use super::{BotWebhookConfig, Config, LegacySignature, PayloadFormat, WebhooksConfig};
 use super::{address, certificates, delivery_headers, secret};
@@ -28,7 +29,7 @@ pub(super) fn webhook_form(value: &ConfigValue) -> ParseResult<PayloadFormat> {
 }
 
 /// Reads `[webhooks]`.
-pub(super) fn webhooks(section: &mut Section<'_>) -> WebhooksConfig {
+pub(super) fn webhooks(section: &mut Section<'_>, proxies: &SharedProxies) -> WebhooksConfig {
     let d = WebhooksConfig::default();
     let max_in_flight = section.or("max_in_flight", d.max_in_flight, number(1..=10_000));
     let max_per_host = section.or("max_per_host", d.max_per_host.min(max_in_flight), number(1..=10_000));
@@ -49,6 +50,7 @@ pub(super) fn webhooks(section: &mut Section<'_>) -> WebhooksConfig {
         allow_private: section.or("allow_private", d.allow_private, list(address::cidr)),
         timeout: section.or("timeout", d.timeout, duration(SECOND..=MINUTE)),
         ca: certificates::authorities(section),
+        proxy: proxies.of_webhooks(section),
         max_in_flight,
         max_per_host,
     }

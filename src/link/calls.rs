@@ -25,7 +25,7 @@ use crate::domain::{
 };
 use crate::metrics::{ConnectResult, ConnectStep};
 use crate::rtm::{
-    CallError, ConnectContext, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
+    ConnectContext, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
     decode_history_page, outgoing,
 };
 use crate::store::{
@@ -239,6 +239,7 @@ pub(super) async fn connect<H: ConversationHost>(
         "assertion" => ConnectStep::Assertion,
         "grant" => ConnectStep::Grant,
         "start" => ConnectStep::Start,
+        "proxy" => ConnectStep::Proxy,
         _ => ConnectStep::Socket,
     };
     let words = error.public_message().into();
@@ -250,7 +251,7 @@ pub(super) async fn connect<H: ConversationHost>(
         }
         retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {
             info!(bot = %bot.name, %error, "the connect failed; retrying");
-            let late = matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. });
+            let late = matches!(&error, ConnectError::Unreachable { error, .. } if error.is_timeout());
             count(phase, if late { ConnectResult::TimedOut } else { ConnectResult::Unavailable });
             let retry_after = if let RetryAdvice::Backoff(after) = retry { after } else { None };
             ConnectFailure::Unavailable { words, retry_after }

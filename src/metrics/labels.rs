@@ -66,6 +66,8 @@ label! {
     ConnectStep {
         /// The bot's assertion service is asked for the JWT.
         Assertion = "assertion",
+        /// The proxy opens no connection, for any of the other steps.
+        Proxy = "proxy",
         /// The JWT is exchanged for a token.
         Grant = "grant",
         /// The platform is asked for the one-time URL.

@@ -39,7 +39,7 @@ use super::ticket::{ConnectMode, Ticket};
 use crate::config::{BotConfig, InvalidJwtKey};
 use crate::domain::{BotName, Timestamp, UserDetails, UserId, parse_http_date};
 use crate::metrics::ClockDifference;
-use crate::tcp::{self, DnsResolver};
+use crate::tcp::{self, DnsResolver, ProxiedConnect, ProxyError, ProxyRoute, TunnelTarget};
 use crate::tls::{self, TlsError};
 use crate::wall_clock;
 
@@ -90,9 +90,9 @@ pub enum ConnectorSetupError {
 
 /// Opener of sockets for one shard thread.
 pub struct PlatformConnector {
-    public: PlatformClients,
-    /// Clients of the bots that name their own authorities. Other bots do not trust those.
-    own: HashMap<BotName, PlatformClients>,
+    public: Rc<PlatformClients>,
+    /// Clients of the bots that name their own authorities, which other bots do not trust, or that have a proxy.
+    own: HashMap<BotName, Rc<PlatformClients>>,
     signers: HashMap<BotName, Rc<JwtSigner>>,
     scratch: Rc<RefCell<ScratchBuffers>>,
     platform_clock: ClockDifference,
@@ -139,15 +139,21 @@ impl PlatformConnector {
         platform_clock: ClockDifference,
         resolve: &DnsResolver,
     ) -> Result<Self, ConnectorSetupError> {
-        let mut own = HashMap::new();
+        let mut own: HashMap<BotName, Rc<PlatformClients>> = HashMap::new();
         let mut signers = HashMap::with_capacity(bots.len());
         for bot in bots {
-            if let Some(ca) = &bot.ca {
+            if bot.ca.is_some() || bot.proxy.is_some() {
+                let shares = |other: &&Arc<BotConfig>| {
+                    let proxies = [&other.proxy, &bot.proxy].map(|proxy| proxy.as_ref().map(Arc::as_ptr));
+                    bot.ca.is_none() && other.ca.is_none() && proxies[0] == proxies[1]
+                };
+                let shared = bots.iter().find(shares).and_then(|other| own.get(&other.name)).cloned();
                 let authorities = |error| ConnectorSetupError::Authorities { bot: bot.name.clone(), error };
-                own.insert(
-                    bot.name.clone(),
-                    PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?, resolve),
-                );
+                let clients = match shared {
+                    Some(clients) => clients,
+                    None => PlatformClients::new(bot, resolve).map_err(authorities)?,
+                };
+                own.insert(bot.name.clone(), clients);
             }
             if bot.assertion_service.is_none() {
                 let signer = JwtSigner::new(bot)
@@ -157,7 +163,7 @@ impl PlatformConnector {
         }
         let scratch = Rc::new(RefCell::new(ScratchBuffers::default()));
         Ok(Self {
-            public: PlatformClients::new(&tls::client(None)?, resolve),
+            public: PlatformClients::with(&tls::client(None)?, resolve, None),
             own,
             signers,
             scratch,
@@ -277,12 +283,23 @@ fn subprotocols(assertion: &SecretString, nonce: &SecretString) -> Result<header
 }
 
 impl PlatformClients {
-    fn new(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver) -> Self {
-        Self {
-            calls: client(tls, resolve, CONCURRENT_CALLS_MAX, "application/json"),
-            uploads: client(tls, resolve, 0, "application/json"),
-            sockets: client(tls, resolve, 0, "*/*"),
-        }
+    /// Creates the clients for one bot, with its authorities and its proxy.
+    fn new(bot: &BotConfig, resolve: &DnsResolver) -> Result<Rc<Self>, TlsError> {
+        let route = bot.proxy.as_ref().map(|proxy| ProxyRoute::new(proxy, TCP_TIMEOUT)).transpose()?;
+        let proxy = route.map(|route| ProxiedConnect { route, target: TunnelTarget::Host });
+        Ok(Self::with(&tls::client(bot.ca.as_deref())?, resolve, proxy.as_ref()))
+    }
+
+    fn with(
+        tls: &Arc<rustls::ClientConfig>,
+        resolve: &DnsResolver,
+        proxy: Option<&ProxiedConnect>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            calls: client(tls, resolve, proxy, CONCURRENT_CALLS_MAX, "application/json"),
+            uploads: client(tls, resolve, proxy, 0, "application/json"),
+            sockets: client(tls, resolve, proxy, 0, "*/*"),
+        })
     }
 }
 
@@ -291,11 +308,12 @@ impl PlatformClients {
 fn client(
     tls: &Arc<rustls::ClientConfig>,
     resolve: &DnsResolver,
+    proxy: Option<&ProxiedConnect>,
     limit: usize,
     accept: &'static str,
 ) -> Client {
     let connector = awc::Connector::new()
-        .connector(tcp::connector(Rc::clone(resolve), Ok))
+        .connector(tcp::connector(Rc::clone(resolve), Ok, proxy.cloned()))
         .rustls_0_23(Arc::clone(tls))
         .limit(limit)
         .timeout(TCP_TIMEOUT)
@@ -409,14 +427,20 @@ fn send_error(error: SendRequestError) -> CallError {
             Connecting::Resolver(_) | Connecting::NoRecords | Connecting::Unresolved,
         ) => CallError::Dns,
         SendRequestError::Connect(Connecting::Timeout) | SendRequestError::Timeout => CallError::Timeout,
-        SendRequestError::Connect(Connecting::Io(error))
-            if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
-        {
-            CallError::Tls(error)
+        SendRequestError::Connect(Connecting::Io(error)) => match error.downcast::<ProxyError>() {
+            Ok(cause) => CallError::of_proxy(cause),
+            Err(error)
+                if error
+                    .get_ref()
+                    .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
+            {
+                CallError::Tls(error)
+            }
+            Err(error) => CallError::Connection(error),
+        },
+        SendRequestError::Send(error) | SendRequestError::Response(ParseError::Io(error)) => {
+            CallError::Connection(error)
         }
-        SendRequestError::Connect(Connecting::Io(error))
-        | SendRequestError::Send(error)
-        | SendRequestError::Response(ParseError::Io(error)) => CallError::Connection(error),
         SendRequestError::Connect(_) => CallError::HungUp,
         _ => CallError::NotHttp,
     }

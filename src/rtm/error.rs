@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::config::InvalidJwtKey;
+use crate::tcp::ProxyError;
 
 /// Advice after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,13 @@ pub enum CallError {
     Timeout,
     /// The platform closed the connection instead of answering.
     HungUp,
+    /// The proxy opened no connection to the platform.
+    Proxy {
+        /// Cause.
+        cause: ProxyError,
+        /// Text for callers.
+        public_message: Box<str>,
+    },
     /// The answer is not HTTP/1.1, or its head broke off.
     NotHttp,
     /// The body exceeds our limit.
@@ -96,8 +104,19 @@ pub enum CallError {
 }
 
 impl CallError {
-    const fn public_message(&self) -> &'static str {
+    pub(super) fn of_proxy(cause: ProxyError) -> Self {
+        let public_message = cause.to_string().into();
+        Self::Proxy { cause, public_message }
+    }
+
+    /// Returns whether the platform or the proxy did not answer in time.
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Proxy { cause: ProxyError::Timeout, .. })
+    }
+
+    const fn public_message(&self) -> &str {
         match self {
+            Self::Proxy { public_message, .. } => public_message,
             Self::Dns => "the platform's host name cannot be resolved",
             Self::Connection(_) => "the connection to the platform cannot be opened or broke",
             Self::Tls(_) => "TLS with the platform failed; check its certificate and the configured host",
@@ -225,9 +244,12 @@ impl ConnectError {
         }
     }
 
-    /// Returns the name of the failed step for metrics, such as `grant`.
+    /// Returns the name of the failed step for metrics, such as `grant`, or `proxy` for any of them.
     pub const fn phase(&self) -> &'static str {
-        self.failed_phase().as_str()
+        match self {
+            Self::Unreachable { error: CallError::Proxy { .. }, .. } => "proxy",
+            _ => self.failed_phase().as_str(),
+        }
     }
 
     /// Returns the failed step.

@@ -117,6 +117,14 @@ pub fn message(bot: &BotConfig, message: &AcceptedMessage, context: &ConnectCont
     frame.to_json()
 }
 
+/// Returns the frame of a message that has only a text.
+pub fn text_message(bot: &BotConfig, text: &str, id: u64) -> String {
+    let mut frame = OutgoingFrame::new(bot, MESSAGE_RESOURCE, id);
+    frame.message =
+        Some(OutgoingMessage { body: text, render_msg: None, attachments: &[], custom_data: None });
+    frame.to_json()
+}
+
 /// Returns the application's ping (protocol.md 5.4). Pings have a counter of their own, so that no id equals that of
 /// a message.
 pub fn ping(bot: &BotConfig, id: u64) -> String {
@@ -183,6 +191,13 @@ mod tests {
 
     fn object(text: &str) -> JsonObject {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn text_alone_is_framed_like_a_plain_message() {
+        let accepted = accepted(MessageContent::new("Hi").unwrap());
+        let frame = text_message(&bot(), "Hi", accepted.client_message_id);
+        assert_eq!(parsed(&frame), parsed(&message(&bot(), &accepted)));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, outb
 pub use ownership::{DrainReason, Ownership};
 pub use redis::{
     HealthIssue, HintListener, KindMismatch, MemoryUsage, MigrateError, MigrationReport, PrepareError,
-    RedisHealth, RedisSetupError, RedisStore,
+    RedisHealth, RedisSetupError, RedisStore, RedisSurvey,
 };
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use store_clock::StoreClock;

@@ -73,6 +73,13 @@ impl fmt::Debug for Migration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationList(pub Vec<Migration>);
 
+impl MigrationList {
+    /// Returns whether the list has every migration of this version, as for an empty store.
+    pub fn is_complete(&self) -> bool {
+        self.0 == MIGRATIONS
+    }
+}
+
 impl fmt::Display for MigrationList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         commas(f, &self.0)

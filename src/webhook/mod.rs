@@ -7,6 +7,7 @@ mod attempt;
 mod circuit_breaker;
 mod dispatcher;
 mod payload;
+mod probe;
 mod retry_schedule;
 mod scheduler;
 mod sender;
@@ -17,4 +18,5 @@ mod target_table;
 mod tests;
 
 pub use dispatcher::{Dispatcher, DispatcherStartError};
+pub use probe::{may_deliver_to, post_test_event};
 pub use sender::SenderSetupError;

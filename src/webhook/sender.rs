@@ -5,7 +5,7 @@
 //! - The whole exchange, DNS lookup included, has one timeout.
 //! - Only the beginning of a response is read. Its body has half a second after its head.
 //! - [`SsrfGuard`] checks each address after its lookup and before the connection.
-//! - Redirects are not followed, and proxies of the environment are not used.
+//! - Redirects are not followed. Only the proxy of `webhooks.proxy` is used, and it is given checked addresses.
 //!
 //! Faults of awc are worked around as in the connector of `rtm`. Connections are kept for some seconds for the next
 //! delivery to the same host. The address of a kept connection was checked when it was opened.
@@ -35,7 +35,7 @@ use super::signature::InvalidSecret;
 use super::ssrf_guard::SsrfGuard;
 use crate::config::WebhooksConfig;
 use crate::domain::parse_retry_after;
-use crate::tcp::{self, DnsResolver};
+use crate::tcp::{self, DnsResolver, ProxiedConnect, ProxyRoute, TunnelTarget};
 use crate::tls::{self, TlsError};
 use crate::wall_clock;
 
@@ -91,6 +91,7 @@ pub(super) struct DeliverySender {
     tls: Arc<rustls::ClientConfig>,
     guard: Rc<SsrfGuard>,
     resolve: DnsResolver,
+    proxy: Option<ProxiedConnect>,
     clients: Rc<HostClients>,
     /// The task that drops idle clients; it ends with the sender.
     _eviction: AbortOnDropHandle<()>,
@@ -119,8 +120,12 @@ impl DeliverySender {
 
     fn resolving(config: &WebhooksConfig, resolve: DnsResolver) -> Result<Self, SenderSetupError> {
         let tls = tls::client(config.ca.as_deref()).map_err(SenderSetupError::Tls)?;
+        let connect_timeout = CONNECT_TIMEOUT.min(config.timeout);
+        let route = config.proxy.as_ref().map(|proxy| ProxyRoute::new(proxy, connect_timeout)).transpose();
+        let route = route.map_err(SenderSetupError::Tls)?;
         let clients = Rc::new(HostClients::default());
         Ok(Self {
+            proxy: route.map(|route| ProxiedConnect { route, target: TunnelTarget::AdmittedAddress }),
             timeout: config.timeout,
             tls,
             guard: Rc::new(SsrfGuard::new(&config.allow_private)),
@@ -214,6 +219,7 @@ impl DeliverySender {
                 Rc::clone(&self.guard),
                 Rc::clone(&self.resolve),
                 Rc::clone(opened),
+                self.proxy.clone(),
             ))
             .rustls_0_23(Arc::clone(&self.tls))
             .limit(0)

@@ -19,6 +19,7 @@ mod odd_frames;
 mod operations;
 mod problems;
 mod program;
+mod proxy;
 mod replies;
 mod shares;
 mod strangers;

@@ -14,8 +14,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     (
         "cli",
-        &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"],
+        &[
+            "app",
+            "doctor",
+            "webhook",
+            "store",
+            "domain",
+            "config",
+            "metrics",
+            "telemetry",
+            "runtime",
+            "tcp",
+            "tls",
+        ],
     ),
+    ("doctor", &["rtm", "webhook", "store", "domain", "config", "metrics", "tcp", "tls", "wall_clock"]),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
@@ -46,7 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),
     ("runtime", &[]),
-    ("tcp", &[]),
+    ("tcp", &["config", "tls"]),
     ("tls", &[]),
     ("wall_clock", &["domain"]),
     ("config", &["domain"]),
@@ -69,7 +82,9 @@ const FENCES: &[(&[&str], &[&str])] = &[
     ),
     // The client itself comes with the pool: `redis::` is our own module.
     (&["deadpool", "deadpool_redis"], &["store/redis"]),
-    (&["actix_web", "actix_rt"], &["http", "app", "cli"]),
+    (&["actix_web"], &["http", "app", "cli"]),
+    // The trait of a connection that awc takes.
+    (&["actix_rt"], &["tcp/outgoing_stream"]),
     // Frames and their codec, which awc's connections speak too.
     (&["actix_http"], &["http", "app", "cli", "rtm/connector", "rtm/socket", "webhook/sender"]),
     // The simulated platform is for the command line, and for the tests of any layer.

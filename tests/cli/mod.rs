@@ -2,6 +2,7 @@
 
 mod chat;
 mod colour;
+mod doctor;
 mod generated;
 mod migrate;
 mod redis;
@@ -19,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "serve",
     "sandbox",
     "check-config",
+    "doctor",
     "migrate",
     "key",
     "webhook",

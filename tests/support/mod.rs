@@ -2,6 +2,7 @@
 
 mod bridge;
 mod caller;
+mod connect_proxy;
 mod fleet;
 mod ledger;
 mod process;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bridge_on};
 pub(crate) use caller::{Answer, Caller, Request};
+pub(crate) use connect_proxy::{ConnectProxy, ProxyRules};
 pub(crate) use fleet::{Fleet, Replica};
 pub(crate) use ledger::{Bot, Ledger, LedgerSummary};
 pub(crate) use process::Process;

@@ -63,7 +63,7 @@ impl ChatClient {
         key: Option<SecretString>,
     ) -> Result<Self, TlsError> {
         let connector = awc::Connector::new()
-            .connector(tcp::connector(tcp::system_resolver(), Ok))
+            .connector(tcp::connector(tcp::system_resolver(), Ok, None))
             .rustls_0_23(tls::client(None)?)
             .timeout(TIMEOUT);
         let http = awc::Client::builder().connector(connector).timeout(TIMEOUT).disable_redirects().finish();

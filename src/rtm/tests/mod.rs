@@ -2,6 +2,7 @@
 
 mod connect;
 mod jwt;
+mod proxy;
 mod redaction;
 mod refusal;
 mod socket;

@@ -29,6 +29,7 @@ mod schema_migrator;
 mod script;
 mod script_answer;
 mod scripts;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod thread_connection;
@@ -58,6 +59,7 @@ pub use health::{HealthIssue, MemoryUsage, RedisHealth};
 pub use hint_listener::HintListener;
 pub use kind_mismatch::KindMismatch;
 pub use schema_migrator::{MigrateError, MigrationReport, PrepareError};
+pub use survey::RedisSurvey;
 
 /// The reason why the store could not be set up. No connection was opened.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! Opens connections through the SSRF guard: only the admitted addresses of a name are connected to.
 //!
 //! awc's own connector would connect to any resolved address. One lookup serves both the check and the connection, so a
-//! DNS answer that changes in between (DNS rebinding) has no effect.
+//! DNS answer that changes in between (DNS rebinding) has no effect. A proxy that takes names only looks the name up
+//! again, after the check here.
 
 use std::cell::Cell;
 use std::io;
@@ -11,9 +12,8 @@ use std::rc::Rc;
 use actix_service::Service;
 use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
 use awc::http::Uri;
-use tokio::net::TcpStream;
 
-use crate::tcp::{self, DnsResolver};
+use crate::tcp::{self, DnsResolver, OutgoingStream, ProxiedConnect};
 use crate::webhook::ssrf_guard::SsrfGuard;
 
 /// The guard refused every address. awc keeps only an [`io::Error`], so that wraps this one.
@@ -26,11 +26,14 @@ pub(super) fn service(
     guard: Rc<SsrfGuard>,
     resolve: DnsResolver,
     opened: Rc<Cell<u64>>,
-) -> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, TcpStream>, Error = ConnectError> + Clone {
-    tcp::connector(resolve, move |addresses| {
+    proxy: Option<ProxiedConnect>,
+) -> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, OutgoingStream>, Error = ConnectError> + Clone
+{
+    let admit = move |addresses| {
         opened.set(opened.get() + 1);
         admitted(&guard, addresses)
-    })
+    };
+    tcp::connector(resolve, admit, proxy)
 }
 
 /// Returns the admitted addresses. Refuses a name that has others only.

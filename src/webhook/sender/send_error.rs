@@ -12,6 +12,7 @@ use rustls::CertificateError;
 use url::Url;
 
 use super::guarded_connect::NotPublicAddress;
+use crate::tcp::ProxyError;
 
 /// The reason why there is no response. The text is stored with the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,9 @@ pub(in crate::webhook) enum SendError {
     /// The response timed out.
     #[error("no answer within {} s", .0.as_secs_f32())]
     ResponseTimeout(Duration),
+    /// The proxy of `webhooks.proxy` opened no connection.
+    #[error("{0}")]
+    Proxy(Box<str>),
     /// The port is closed.
     #[error("the connection was refused")]
     ConnectionRefused,
@@ -107,6 +111,8 @@ impl SendError {
                 kind => error.into_inner().map_or(Self::Network(kind), |inner| {
                     if let Some(NotPublicAddress(address)) = inner.downcast_ref() {
                         Self::NotPublic(*address)
+                    } else if let Some(error) = inner.downcast_ref::<ProxyError>() {
+                        Self::Proxy(error.to_string().into())
                     } else if let Some(error) = inner.downcast_ref() {
                         Self::of_tls(error, host)
                     } else {

@@ -1,3 +1,5 @@
+mod proxy;
+
 use std::io;
 use std::net::SocketAddr;
 

@@ -30,6 +30,7 @@ pub(super) const PROSE: &[(&str, usize, usize)] = &[
     ("src/app", 0, 0),
     ("src/cli", 0, 0),
     ("src/config", 0, 0),
+    ("src/doctor", 0, 0),
     ("src/domain", 0, 0),
     ("src/http", 0, 0),
     ("src/hub", 0, 0),

@@ -18,6 +18,24 @@ fn commands(text: &str, before: &str, quote: char) -> BTreeSet<String> {
     found.filter(|word| word.chars().all(|char| char.is_ascii_uppercase())).map(str::to_lowercase).collect()
 }
 
+/// The commands that `rights.lua` tries are those that scripts run.
+#[test]
+fn doctor_tries_each_right_of_the_scripts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let (_, rights) = document.split_once("ACL SETUSER bridge").unwrap();
+    let rights = rights.split("```").next().unwrap();
+    let outside = ["eval", "evalsha", "subscribe", "ping", "info", "config|get"];
+    let named: BTreeSet<String> = rights
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix('+'))
+        .filter(|word| !outside.contains(word))
+        .map(Into::into)
+        .collect();
+    let script = fs::read_to_string(root.join("src/store/redis/scripts/rights.lua")).unwrap();
+    assert_eq!(commands(&script, "{'", '\''), named);
+}
+
 #[test]
 fn documented_rights_are_those_of_the_scripts() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
