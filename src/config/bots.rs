@@ -57,6 +57,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         client_secret: secret.clone().unwrap_or_default(),
         algorithm: section.or("algorithm", d.algorithm, one_of(&ALGORITHMS)),
         secure_rtm: section.or("secure_rtm", d.secure_rtm, boolean),
+        delivery_acks: section.or("delivery_acks", d.delivery_acks, boolean),
         connection_mode: section.or("connection_mode", d.connection_mode, one_of(&STYLES)),
         anonymous: section.or("anonymous", d.anonymous, boolean),
         history: section.or("history", d.history, boolean),

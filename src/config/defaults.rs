@@ -167,6 +167,7 @@ impl BotConfig {
             client_secret: SecretString::default(),
             algorithm: JwtAlgorithm::Hs256,
             secure_rtm: false,
+            delivery_acks: false,
             connection_mode: ConnectionStyle::ConnectionMode,
             anonymous: false,
             history: true,

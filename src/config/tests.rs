@@ -113,6 +113,7 @@ client_id = "cs-1"
 client_secret_file = "/secrets/pem"
 algorithm = "RS512"
 secure_rtm = true
+delivery_acks = true
 connection_mode = "isReconnect"
 anonymous = true
 history = false
@@ -212,6 +213,7 @@ fn shows_every_value(config: &Config) {
         "api_path: \"/api\"",
         "Rs512",
         "secure_rtm: true",
+        "delivery_acks: true",
         "IsReconnect",
         "anonymous: true",
         "history: false",

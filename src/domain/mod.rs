@@ -27,6 +27,7 @@ mod rate_window;
 mod reply;
 mod sha256;
 mod timestamp;
+mod user_signal;
 
 pub use backoff::Backoff;
 pub use callback_url::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
@@ -53,6 +54,7 @@ pub use rate_window::RateWindow;
 pub use reply::{Correlation, Reply};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
+pub use user_signal::{SignalKind, UserSignal};
 
 /// Serializes types as the text that their `as_str` returns.
 macro_rules! serialize_as_str {

@@ -14,6 +14,7 @@ mod connection_limits;
 mod connection_progress;
 mod content_negotiation;
 mod conversation_address;
+mod conversation_list;
 mod conversations;
 mod deliveries;
 mod detachable_connection;
@@ -34,6 +35,7 @@ mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod request_places;
+mod signals;
 mod trace_context;
 
 use std::sync::Arc;
@@ -60,10 +62,13 @@ use request_places::CallerPlaces;
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
 
+const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
+const ERASE: &str = "/conversations/{user}/erase";
 const EVENTS: &str = "/conversations/{user}/events";
 const MESSAGES: &str = "/conversations/{user}/messages";
 const MESSAGE: &str = "/conversations/{user}/messages/{id}";
+const SIGNALS: &str = "/conversations/{user}/signals";
 const DELIVERIES: &str = "/deliveries";
 const DELIVERY: &str = "/deliveries/{id}";
 const REDELIVER: &str = "/deliveries/{id}/redeliver";
@@ -75,10 +80,13 @@ const OTHER: &str = "other";
 
 /// Route patterns as metrics and logs name them. `other` stands for every path without a route.
 pub const ROUTES: &[&str] = &[
+    CONVERSATIONS,
     CONVERSATION,
+    ERASE,
     EVENTS,
     MESSAGES,
     MESSAGE,
+    SIGNALS,
     DELIVERIES,
     DELIVERY,
     REDELIVER,
@@ -225,6 +233,9 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
                         wrong_method(context, request, "GET, HEAD, DELETE")
                     })),
             )
+            .service(read_only(CONVERSATIONS).route(web::route().guard(reads()).to(conversation_list::list)))
+            .service(write_only(ERASE).route(web::post().to(conversations::erase)))
+            .service(write_only(SIGNALS).route(web::post().to(signals::post)))
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))
             .service(read_only(DELIVERIES).route(web::route().guard(reads()).to(deliveries::list)))

@@ -19,8 +19,8 @@ use super::stats;
 use super::store_retry::retry_while_unavailable;
 use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageProgress, Partition,
-    Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome, UserId,
+    AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageId, MessageProgress,
+    Partition, Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome, UserId,
 };
 use crate::metrics::{ConnectResult, ConnectStep};
 use crate::rtm::{
@@ -43,6 +43,16 @@ pub(super) async fn load<H: ConversationHost>(
     let (open, now) = opened.ok()?;
     host.clock().observe(now);
     Some(open)
+}
+
+/// Has the store delete the conversation, and retries while it is unavailable. Returns the messages of the lane. Returns
+/// `None` if another owner has the partition.
+pub(super) async fn erase<H: ConversationHost>(
+    host: &H,
+    fence: Fence,
+    conversation: &ConversationId,
+) -> Option<Vec<MessageId>> {
+    retry_while_unavailable("erase", async || host.store().erase(fence, conversation).await).await.ok()
 }
 
 /// Fails every open message of a conversation whose task panicked. A new task would panic again.
@@ -158,7 +168,9 @@ fn publish<H: ConversationHost>(
 
 pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str, String) {
     match message.new.session {
-        SessionRequest::Close => ("close", outgoing::close_session(bot, message.client_message_id)),
+        SessionRequest::Close | SessionRequest::Erase => {
+            ("close", outgoing::close_session(bot, message.client_message_id))
+        }
         _ => ("message", outgoing::message(bot, message)),
     }
 }
@@ -260,7 +272,7 @@ mod tests {
 
     use super::*;
     use crate::domain::fixtures::{accepted_message, conversation, new_message};
-    use crate::domain::{Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageId, NewMessage};
+    use crate::domain::{Callback, ConversationRecord, DeliveryId, DeliveryKind, NewMessage};
 
     #[test]
     fn messages_failed_by_a_panic_are_delivered_to_their_target() {

@@ -5,6 +5,7 @@
 //! decides nothing.
 
 mod events;
+mod signals;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -41,6 +42,8 @@ pub enum ExitReason {
     Stopped,
     /// Another owner has the partition.
     Fenced,
+    /// The store has deleted it.
+    Erased,
 }
 
 type PendingCall<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -87,6 +90,7 @@ struct Driver<H> {
     writing: Option<PendingCall<Result<WriteResult, StoreError>>>,
     reading: Option<PendingCall<Option<ConversationSnapshot>>>,
     history: Option<PendingCall<Result<HistoryPage, HistoryFailure>>>,
+    erasing: Option<PendingCall<Option<Vec<MessageId>>>>,
     urgent: Rc<Cell<bool>>,
     timer: Pin<Box<Sleep>>,
     /// The time of the timer until it fires. It may be earlier than needed, never later.
@@ -138,6 +142,7 @@ impl<H: ConversationHost> Driver<H> {
             writing: None,
             reading: None,
             history: None,
+            erasing: None,
             urgent: Rc::default(),
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
@@ -168,7 +173,7 @@ impl<H: ConversationHost> Driver<H> {
             match self.event().await {
                 DriverEvent::Input(Input::Stop) => return None,
                 DriverEvent::Input(input) => self.step(input),
-                DriverEvent::Fenced => return Some(ExitReason::Fenced),
+                DriverEvent::Exit(reason) => return Some(reason),
             }
         }
     }
@@ -215,7 +220,7 @@ impl<H: ConversationHost> Driver<H> {
                             self.step(input);
                             None
                         }
-                        Some(DriverEvent::Fenced) => return Some(ExitReason::Fenced),
+                        Some(DriverEvent::Exit(reason)) => return Some(reason),
                         None => exit,
                     },
                 };
@@ -234,6 +239,8 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Connect(mode) => self.connect(mode),
             Effect::Send(message) => return Box::pin(self.send(&message)).await,
+            Effect::Signal(signal, number) => return Box::pin(self.signal(&signal, number)).await,
+            Effect::Acknowledge(marks) => return Box::pin(self.acknowledge(&marks)).await,
             Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
@@ -244,6 +251,7 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Abandon(why) => self.abandon(why),
             Effect::ReadHistory(after) => self.read_history(after),
+            Effect::Erase => self.erase(),
             Effect::Complete { message, head_at } => {
                 stats::count_turn(&self.metrics, &message, head_at);
                 self.host.complete(message);
@@ -255,6 +263,7 @@ impl<H: ConversationHost> Driver<H> {
             Effect::Reconciled => stats::log_reconciled(&self.bot.name),
             Effect::OutOfTurn(aside) => self.metrics.reply_outside_turn(aside.as_str()),
             Effect::FarOffTime => self.metrics.time_far_off(),
+            Effect::Platform(frame) => self.host.platform(&self.conversation, &frame),
             Effect::Chunk(chunk) => self.host.chunk(&self.conversation, chunk),
             Effect::Rest => {}
         }
@@ -424,6 +433,6 @@ fn written(result: &Result<WriteResult, StoreError>) -> DriverEvent {
         Ok(written) => DriverEvent::Input(Input::Stored { lost: written.lost }),
         Err(StoreError::OutOfStep) => DriverEvent::Input(Input::OutOfStep),
         Err(error) if error.is_passing() => DriverEvent::Input(Input::WriteUnknown),
-        Err(_) => DriverEvent::Fenced,
+        Err(_) => DriverEvent::Exit(ExitReason::Fenced),
     }
 }

@@ -18,6 +18,7 @@ mod jwt;
 pub mod outgoing;
 mod redaction;
 mod refusal;
+pub mod signal_frames;
 mod socket;
 mod text_extraction;
 mod ticket;
@@ -33,5 +34,6 @@ pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, decode_hi
 pub use history_request::HistoryStart;
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::JwtSigner;
+pub use signal_frames::DeliveryMarks;
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;

@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, Attachment, JsonObject};
 
-const MESSAGE_RESOURCE: &str = "/bot.message";
+pub(super) const MESSAGE_RESOURCE: &str = "/bot.message";
 const CLOSE_SESSION_RESOURCE: &str = "/bot.closeConversationSession";
 
 /// The Web SDK's name for itself.
-const CLIENT_NAME: &str = "sdk";
+pub(super) const CLIENT_NAME: &str = "sdk";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

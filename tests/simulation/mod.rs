@@ -10,6 +10,7 @@ mod broken_link;
 mod connection;
 mod echoes;
 mod end_session;
+mod erasure;
 mod failover;
 mod handoff;
 mod human_agent;
@@ -28,6 +29,7 @@ mod store;
 mod streams;
 pub(crate) mod support;
 pub(crate) mod trace;
+mod user_signals;
 mod world;
 
 use std::collections::BTreeMap;

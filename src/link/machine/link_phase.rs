@@ -295,7 +295,7 @@ impl Machine {
             return None;
         }
         match message.new.session {
-            SessionRequest::Continue | SessionRequest::Close => None,
+            SessionRequest::Continue | SessionRequest::Close | SessionRequest::Erase => None,
             SessionRequest::New => Some(ConnectMode::StartNew),
             SessionRequest::NewKeepAgent => Some(ConnectMode::StartNewResumeAgent),
         }
