@@ -64,6 +64,7 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
         jti: section.or("jti", d.jti, boolean),
         assertion_service,
         secure_rtm: section.or("secure_rtm", d.secure_rtm, boolean),
+        delivery_acks: section.or("delivery_acks", d.delivery_acks, boolean),
         connection_mode: section.or("connection_mode", d.connection_mode, one_of(&STYLES)),
         anonymous: section.or("anonymous", d.anonymous, boolean),
         custom_data: section.optional("custom_data", json_object::forwarded),

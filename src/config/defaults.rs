@@ -173,6 +173,7 @@ impl BotConfig {
             jti: false,
             assertion_service: None,
             secure_rtm: false,
+            delivery_acks: false,
             connection_mode: ConnectionStyle::ConnectionMode,
             anonymous: false,
             custom_data: None,

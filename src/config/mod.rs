@@ -242,6 +242,8 @@ pub struct BotConfig {
     pub assertion_service: Option<AssertionServiceConfig>,
     /// Whether the bridge asks for the secure handshake (protocol.md 5.2).
     pub secure_rtm: bool,
+    /// Whether each reply is acknowledged by its `key` (protocol.md 6.2).
+    pub delivery_acks: bool,
     /// The way in which a connect states its mode (protocol.md 4.3).
     pub connection_mode: ConnectionStyle,
     /// Whether users are anonymous to the platform.

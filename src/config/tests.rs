@@ -121,6 +121,7 @@ client_secret_file = "/secrets/pem"
 algorithm = "RS512"
 claims = {{ tenant = "bank-7" }}
 secure_rtm = true
+delivery_acks = true
 connection_mode = "isReconnect"
 anonymous = true
 custom_data = {{ tier = "gold" }}
@@ -230,6 +231,7 @@ fn shows_every_value(config: &Config) {
         "api_path: \"/api\"",
         "Rs512",
         "secure_rtm: true",
+        "delivery_acks: true",
         "IsReconnect",
         "anonymous: true",
         "bank-7",

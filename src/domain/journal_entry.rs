@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{AcceptedMessage, MessageId, Reply, SessionRequest, Timestamp, TurnOutcome};
+use super::{AcceptedMessage, MessageId, Reply, Timestamp, TurnOutcome};
 
 /// One entry of a conversation's journal. Entries keep the order of the events.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl EntryBody {
     /// Returns the entry for the end of this message.
     pub fn end_of(accepted: &AcceptedMessage, outcome: TurnOutcome) -> Self {
         let message = accepted.id;
-        if accepted.new.session == SessionRequest::Close {
+        if accepted.new.session.is_end() {
             Self::Closed { message, outcome }
         } else {
             Self::Ended { message, outcome }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::value::RawValue;
 
 use super::{JournalEntry, Message, Timestamp};
 
@@ -142,6 +143,8 @@ pub enum LiveSignal {
     Look,
     /// A part of a streamed reply.
     Chunk(std::sync::Arc<ReplyChunk>),
+    /// A frame of the platform that the journal does not keep: a human agent types.
+    Platform(std::sync::Arc<RawValue>),
 }
 
 #[cfg(test)]

@@ -27,6 +27,11 @@ impl MessageId {
     pub const fn new(at: Timestamp, random: u128) -> Self {
         Self(Ulid::from_parts(at.as_millis(), random))
     }
+
+    /// Returns the time of the id, by the clock of the replica that made it.
+    pub const fn at(self) -> Timestamp {
+        Timestamp::from_millis(self.0.timestamp_ms())
+    }
 }
 
 impl FromStr for MessageId {
@@ -194,6 +199,16 @@ pub enum SessionRequest {
     /// The end of the running session. Callers cannot ask for it with a message. The deletion of a conversation is such a
     /// message, without a text.
     Close,
+    /// The same, and then the erasure of all that the store has of the conversation, this message included. It goes before
+    /// all other messages.
+    Erase,
+}
+
+impl SessionRequest {
+    /// Returns whether the message only ends the session. It sends no text to the bot.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Close | Self::Erase)
+    }
 }
 
 /// The policy for a message if the link broke and the platform may or may not have received it.

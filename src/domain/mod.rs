@@ -30,6 +30,7 @@ mod sha256;
 mod timestamp;
 mod user_details;
 mod uploaded_file;
+mod user_signal;
 
 pub use backoff::Backoff;
 pub use callback_url::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
@@ -59,6 +60,7 @@ pub use sha256::Sha256;
 pub use timestamp::Timestamp;
 pub use user_details::{NAME_MAX_BYTES, UserDetails, UserProfile};
 pub use uploaded_file::{FileDescription, FileKind, FileName, InvalidFileName, UploadedFile};
+pub use user_signal::{SignalKind, UserSignal};
 
 /// Serializes types as the text that their `as_str` returns.
 macro_rules! serialize_as_str {

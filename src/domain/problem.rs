@@ -52,6 +52,8 @@ problem_kinds! {
     MethodNotAllowed = 405, "method-not-allowed", "The path does not allow this method";
     /// The head of the request did not arrive in time.
     RequestTimeout = 408, "request-timeout", "The request did not arrive in time";
+    /// The conversation was erased while the message was open.
+    Erased = 410, "erased", "The message was erased with its conversation";
     /// The body is over our limit, or the platform closed with 1009.
     PayloadTooLarge = 413, "payload-too-large", "The payload is too large";
     /// The body has a type or an encoding that the route does not take.

@@ -244,6 +244,15 @@ impl From<HubError> for ApiError {
                 "The store lost the message after its acceptance. The message may have reached the bot. Send \
                  it again if a duplicate does no harm.",
             ),
+            HubError::Unowned => {
+                let detail = "No replica has the conversation at the moment: a failover takes seconds. Try again later.";
+                Self::from(Problem::new(ProblemKind::PlatformUnavailable, detail).retry_after(RETRY_SOON))
+            }
+            HubError::Erased => Self::new(
+                ProblemKind::Erased,
+                "The conversation was erased while the message was open. The message may have reached the bot, and no \
+                 answer follows.",
+            ),
         }
     }
 }
@@ -337,6 +346,8 @@ mod tests {
         assert_eq!(kind(HubError::Overloaded("sockets")), (K::Overloaded, Some(RETRY_SOON)));
         assert_eq!(kind(HubError::CallerLimit(3)), (K::RateLimited, Some(RETRY_SOON)));
         assert_eq!(kind(HubError::Lost), (K::MessageLost, None));
+        assert_eq!(kind(HubError::Erased), (K::Erased, None));
+        assert_eq!(kind(HubError::Unowned), (K::PlatformUnavailable, Some(RETRY_SOON)));
         assert_eq!(kind(AcceptError::LaneFull(32)), (K::LaneFull, Some(RETRY_SOON)));
         assert_eq!(kind(AcceptError::IdempotencyMismatch), (K::IdempotencyMismatch, None));
         assert_eq!(kind(AcceptError::Full), (K::Overloaded, Some(RETRY_SOON)));

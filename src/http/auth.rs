@@ -14,11 +14,11 @@ use crate::domain::{BotName, ProblemKind, Sha256, UserId};
 /// The scope that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequiredScope {
-    /// POST of messages, DELETE of conversations.
+    /// POST of messages and signals, DELETE of conversations.
     Send,
     /// GET of everything below a conversation.
     Read,
-    /// All of deliveries.
+    /// Deliveries, lists of conversations, and erasures.
     Admin,
 }
 

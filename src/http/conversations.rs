@@ -1,4 +1,4 @@
-//! A conversation as a resource: its state, and its end (api.md 2).
+//! A conversation as a resource: its state, its end and its erasure (api.md 2).
 
 use std::time::Duration;
 
@@ -8,21 +8,28 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use super::api_error::{self, ApiError, FieldErrors};
-use super::auth::RequiredScope;
+use super::auth::{CallerIdentity, RequiredScope};
 use super::conversation_address::ConversationAddress;
 use super::request_pipeline::{json_response, record, serve};
-use super::{ApiContext, CONVERSATION};
+use super::{ApiContext, CONVERSATION, ERASE};
 use crate::domain::{
-    BotName, ConnectionStatus, ConversationState, MessageContent, NewMessage, Problem, ProblemKind,
-    ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
+    BotName, ConnectionStatus, ConversationId, ConversationState, MessageContent, NewMessage, Problem,
+    ProblemKind, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
 };
+use crate::hub::HubError;
 use crate::store::AcceptRequest;
 
 /// Longest wait of a caller for the end of a conversation.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
+/// Longest wait of a caller for an erasure: the end of the session, and a failover before it.
+const ERASE_WAIT: Duration = Duration::from_secs(50);
+
 /// Text of the message that ends a conversation. It is never sent.
 const CLOSE_TEXT: &str = "close";
+
+/// Requests for erasures that find a place in a full lane.
+const ERASURES: usize = 16;
 
 /// Serves `GET /conversations/{user}`.
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
@@ -32,6 +39,11 @@ pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> Http
 /// Serves `DELETE /conversations/{user}`.
 pub(super) async fn delete(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     serve(&context, CONVERSATION, &request, close(&context, &request)).await
+}
+
+/// Serves `POST /conversations/{user}/erase`.
+pub(super) async fn erase(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, ERASE, &request, erase_all(&context, &request)).await
 }
 
 async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -72,31 +84,11 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
-    let id = context.new_id()?;
-    record("message.id", &id);
     record("bot", &bot.name);
     record("caller", &caller.name());
-    let message = NewMessage {
-        conversation,
-        content: MessageContent::new(CLOSE_TEXT).map_err(|_| api_error::internal())?,
-        event: None,
-        user_details: None,
-        session: SessionRequest::Close,
-        rules: TurnRules::default(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
-        caller: context.sharing_caller(caller),
-    };
     let accept = AcceptRequest {
-        id,
-        message,
-        idempotency: None,
         max_open: bot.max_open_messages,
-        by: context.hub.incarnation(),
-        watched: true,
-        owner: None,
-        send_at_accept: false,
+        ..end_request(context, caller, request, conversation, SessionRequest::Close)?
     };
     let posted = context.hub.post(accept, Some(CLOSE_WAIT)).await?;
     match posted.message.progress.outcome {
@@ -110,4 +102,64 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
                 .into())
         }
     }
+}
+
+/// Erases a conversation. The request has a place in the lane, so it survives its replica.
+async fn erase_all(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let caller = context.authorize(request, RequiredScope::Admin)?;
+    let mut errors = FieldErrors::default();
+    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
+    record("bot", &bot.name);
+    record("caller", &caller.name());
+    let accept = AcceptRequest {
+        max_open: bot.max_open_messages + ERASURES,
+        ..end_request(context, caller, request, conversation, SessionRequest::Erase)?
+    };
+    match context.hub.erase(accept, ERASE_WAIT).await {
+        Ok(()) => {
+            tracing::info!(bot = %bot.name, caller = caller.name(), "a conversation was erased");
+            Ok(HttpResponse::NoContent().finish())
+        }
+        Err(HubError::Store(error)) if error.is_passing() => {
+            let detail =
+                "The store did not confirm the erasure in time. It may follow later. Repeat the request.";
+            Err(Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(api_error::RETRY_SOON).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the message that ends a conversation, without a place in its lane.
+fn end_request(
+    context: &ApiContext,
+    caller: CallerIdentity<'_>,
+    request: &HttpRequest,
+    conversation: ConversationId,
+    session: SessionRequest,
+) -> Result<AcceptRequest, ApiError> {
+    let id = context.new_id()?;
+    record("message.id", &id);
+    let message = NewMessage {
+        conversation,
+        content: MessageContent::new(CLOSE_TEXT).map_err(|_| api_error::internal())?,
+        event: None,
+        user_details: None,
+        session,
+        rules: TurnRules::default(),
+        resend: ResendPolicy::Never,
+        callback: None,
+        trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
+        caller: context.sharing_caller(caller),
+    };
+    Ok(AcceptRequest {
+        id,
+        message,
+        idempotency: None,
+        max_open: 0,
+        by: context.hub.incarnation(),
+        watched: true,
+        owner: None,
+        send_at_accept: false,
+    })
 }

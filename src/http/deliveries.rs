@@ -6,6 +6,7 @@
 pub(super) mod redrive;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
@@ -17,13 +18,16 @@ use super::auth::{CallerIdentity, RequiredScope};
 use super::query_parameters::{QueryParameters, decode, parse_limit};
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, DELIVERIES, DELIVERY, REDELIVER};
-use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, Problem, ProblemKind, UserId};
+use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, MessageId, Problem, ProblemKind, UserId};
 use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
 pub(super) use self::redrive::post as redrive;
 
 /// The page size if the caller does not give one.
 const DEFAULT_LIMIT: usize = 100;
+
+/// Most time by which the clock of a replica may be ahead of that of the store.
+const CLOCK_DIFFERENCE: Duration = Duration::from_hours(1);
 
 /// Handles `GET /deliveries`.
 pub(super) async fn list(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
@@ -54,11 +58,14 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let caller = context.authorize(request, RequiredScope::Admin)?;
     let mut errors = FieldErrors::default();
     let query = request.uri().query().unwrap_or_default();
-    let QueryParameters { bot, others: [after, limit, state, user] } =
-        QueryParameters::read(query, ["after", "limit", "state", "user"], &mut errors);
+    let QueryParameters { bot, others: [after, limit, state, user, message] } =
+        QueryParameters::read(query, ["after", "limit", "state", "user", "message"], &mut errors);
     let bot = bot.ok().flatten().and_then(|bot| errors.record("query/bot", BotName::new(&bot)));
     let user = user.and_then(|user| errors.record("query/user", UserId::new(&user)));
     let state = state.and_then(|state| errors.record("query/state", parse_state(&state)));
+    let message = message.and_then(|id| {
+        errors.record("query/message", id.parse::<MessageId>().map_err(|_| "is not the id of a message"))
+    });
     let before = after.and_then(|cursor| {
         errors.record(
             "query/after",
@@ -69,7 +76,9 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let visible = visible(caller, bot, user)?;
     let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(errors.into()) };
     record("caller", &caller.name());
-    let query = DeliveryQuery { state, before, limit, ..visible };
+    // No delivery of a message is older, which bounds the search.
+    let since = message.map(|id| id.at() - CLOCK_DIFFERENCE);
+    let query = DeliveryQuery { state, message, since, before, limit, ..visible };
     let page = context.hub.deliveries(&query).await.map_err(read_failure)?;
     json_response(StatusCode::OK, &DeliveryPageBody { deliveries: &page.deliveries, next: page.next })
 }

@@ -217,6 +217,11 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "Repeat it if a duplicate does no harm. Operators: see <code>store.wait_replicas</code> and the \
              store's persistence.",
         ),
+        K::Erased => (
+            "An operator had the conversation erased (<code>POST /conversations/{user}/erase</code>) while the message was \
+             open. The message may have reached the bot. It is not stored any more.",
+            "Do not wait for an answer. A new message begins a new conversation.",
+        ),
         K::Draining => (
             "This replica is shutting down. Nothing was accepted.",
             "Repeat the request over a new connection: another replica will take it.",

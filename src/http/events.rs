@@ -3,12 +3,12 @@
 //! All three read the same pages of the journal. A reader that waits subscribes before it reads, so it misses no entry
 //! in between.
 
+mod event_filter;
 mod event_stream;
 mod event_view;
+mod page_reader;
 mod stream_feed;
 mod stream_memory;
-
-use std::time::Duration;
 
 use actix_web::body::None as NoBody;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
@@ -16,10 +16,11 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
 
+use self::event_filter::EventFilter;
 use self::event_stream::{EventStream, StreamPlaces};
-use self::event_view::{EventView, is_visible};
+use self::event_view::EventView;
+use self::page_reader::{PageReader, ReaderPage};
 use self::stream_feed::StreamFeed;
 use self::stream_memory::StreamMemory;
 use super::api_error::{ApiError, FieldErrors};
@@ -32,8 +33,8 @@ use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader};
 use super::query_parameters::parse_limit;
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, EVENTS};
-use crate::domain::{ConversationId, Cursor, InvalidCursor, JournalPage, LiveSignal, ReadStart};
-use crate::hub::{HubError, Subscription};
+use crate::domain::{ConversationId, Cursor, InvalidCursor, ReadStart};
+use crate::hub::HubError;
 
 pub(super) use self::event_stream::KEEP_ALIVE;
 
@@ -52,20 +53,24 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     let headers = request.headers();
     let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
-    let (address, [after, limit]) = ConversationAddress::read_with(
+    let (address, [after, limit, types]) = ConversationAddress::read_with(
         &context.config,
         caller,
         request.uri(),
-        ["after", "limit"],
+        ["after", "limit", "types"],
         &mut errors,
     )?;
     let after =
         after.map_or(Some(ReadStart::Oldest), |text| errors.record("query/after", parse_after(&text)));
     let limit = limit.map_or(Some(DEFAULT_LIMIT), |text| errors.record("query/limit", parse_limit(&text)));
+    let filter = types
+        .map_or(Some(EventFilter::default()), |text| errors.record("query/types", EventFilter::parse(&text)));
     let prefer = PreferHeader::from_headers(headers).of_read();
     let streams = prefers_stream(headers);
     let resumed = if streams { last_event_id(headers, &mut errors) } else { None };
-    let (Some(address), Some(after), Some(limit), true) = (address, after, limit, errors.is_empty()) else {
+    let (Some(address), Some(after), Some(limit), Some(filter), true) =
+        (address, after, limit, filter, errors.is_empty())
+    else {
         return Err(errors.into());
     };
     record("bot", &address.bot.name);
@@ -76,7 +81,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         if request.method() == Method::HEAD {
             return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
         }
-        let body = open_stream(context, caller, request, conversation, after).await?.into_body();
+        let body = open_stream(context, caller, request, conversation, after, filter).await?.into_body();
         if let Some(connection) = DetachableConnection::detachable(request) {
             return Ok(stream_head().force_close().body(connection.detaching_body(body)));
         }
@@ -85,56 +90,14 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         response.head_mut().no_chunking(true);
         return Ok(response);
     }
-    let page =
-        long_poll(context, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;
+    let reader = PageReader { hub: &context.hub, conversation: &conversation, filter, limit };
+    let page = reader.long_poll(after, prefer.wait.filter(|wait| !wait.is_zero())).await?;
     let mut response = json_response(StatusCode::OK, &events_page(context, &page, &conversation))?;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if let Some(applied) = prefer.applied()? {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
-}
-
-/// Returns the first page with a visible event within `wait`, or the last page that was read.
-async fn long_poll(
-    context: &ApiContext,
-    conversation: &ConversationId,
-    after: ReadStart,
-    limit: usize,
-    wait: Option<Duration>,
-) -> Result<JournalPage, ApiError> {
-    let Some(wait) = wait else {
-        return Ok(context.hub.page(conversation, after, limit, false).await?);
-    };
-    let until = Instant::now() + wait;
-    let mut subscription = match context.hub.subscribe(conversation).await {
-        Ok(subscription) => subscription,
-        // A draining replica starts no wait.
-        Err(HubError::Draining) => return Ok(context.hub.page(conversation, after, limit, false).await?),
-        Err(error) => return Err(error.into()),
-    };
-    let mut after = after;
-    loop {
-        let page = context.hub.page(conversation, after, limit, true).await?;
-        if page.gap || page.entries.iter().any(is_visible) {
-            return Ok(page);
-        }
-        after = ReadStart::Cursor(page.next);
-        if !page.more && !wait_for_entries(&mut subscription, until).await {
-            return Ok(page);
-        }
-    }
-}
-
-/// Waits for new entries. Returns false at the deadline, or if the subscription has ended.
-async fn wait_for_entries(subscription: &mut Subscription, until: Instant) -> bool {
-    loop {
-        match timeout_at(until, subscription.next()).await {
-            Ok(Some(LiveSignal::Look)) => return true,
-            Ok(Some(LiveSignal::Chunk(_))) => {}
-            Ok(None) | Err(_) => return false,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -148,11 +111,11 @@ struct EventsPage<'a> {
 
 fn events_page<'a>(
     context: &ApiContext,
-    page: &'a JournalPage,
+    ReaderPage { page, live }: &'a ReaderPage,
     conversation: &'a ConversationId,
 ) -> EventsPage<'a> {
-    let events: Vec<_> =
-        page.entries.iter().filter_map(|entry| EventView::from_entry(entry, conversation)).collect();
+    let entries = page.entries.iter().filter_map(|entry| EventView::from_entry(entry, conversation));
+    let events: Vec<_> = entries.chain(live.as_deref().map(EventView::from_live)).collect();
     for event in &events {
         context.metrics.event_streams.event_sent(event.kind);
     }
@@ -166,6 +129,7 @@ async fn open_stream(
     request: &HttpRequest,
     conversation: ConversationId,
     after: ReadStart,
+    filter: EventFilter,
 ) -> Result<EventStream, ApiError> {
     let all = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
         .ok_or(HubError::Overloaded("open event streams"))?;
@@ -177,7 +141,7 @@ async fn open_stream(
     let mut memory = StreamMemory::acquire(&context.memory, caller.index())?;
     let subscription = context.hub.subscribe(&conversation).await?;
     let first = memory.read(&context.hub, &conversation, after).await?;
-    let feed = StreamFeed::new(conversation.clone(), first, fastrand::u32(RECONNECT_MILLIS));
+    let feed = StreamFeed::new(conversation.clone(), filter, first, fastrand::u32(RECONNECT_MILLIS));
     let places = StreamPlaces { _all: all, _share: share, _open: places.and_then(|places| places.open) };
     Ok(EventStream { context: context.clone(), conversation, subscription, feed, memory, _places: places })
 }

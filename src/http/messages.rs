@@ -16,7 +16,7 @@ use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader};
 use super::request_body::{self, MessageDraft};
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, MESSAGE, MESSAGES};
-use crate::domain::{MessageId, NewMessage, ProblemKind, SessionRequest, TraceId, TurnOutcome};
+use crate::domain::{MessageId, NewMessage, ProblemKind, TraceId, TurnOutcome};
 use crate::hub::PostResult;
 use crate::store::{AcceptRequest, IdempotencyRequest};
 
@@ -116,7 +116,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let wait = prefer.wait.filter(|wait| !wait.is_zero());
     let message = context.hub.message(&address.conversation, id, wait).await?;
     // The end of a conversation has a place in the lane like a message, but callers do not see it.
-    let message = message.filter(|message| message.accepted.new.session != SessionRequest::Close);
+    let message = message.filter(|message| !message.accepted.new.session.is_end());
     let mut response = json_response(StatusCode::OK, &message.ok_or_else(message_not_found)?)?;
     if let Some(applied) = prefer.applied()? {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);

@@ -16,6 +16,7 @@ mod connection_progress;
 mod content_disposition;
 mod content_negotiation;
 mod conversation_address;
+mod conversation_list;
 mod conversations;
 mod deliveries;
 mod detachable_connection;
@@ -38,6 +39,7 @@ mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod request_places;
+mod signals;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
@@ -67,11 +69,14 @@ use upload_shares::UploadShares;
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
 
+const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
 const ATTACHMENTS: &str = "/conversations/{user}/attachments";
+const ERASE: &str = "/conversations/{user}/erase";
 const EVENTS: &str = "/conversations/{user}/events";
 const MESSAGES: &str = "/conversations/{user}/messages";
 const MESSAGE: &str = "/conversations/{user}/messages/{id}";
+const SIGNALS: &str = "/conversations/{user}/signals";
 const DELIVERIES: &str = "/deliveries";
 const DELIVERY: &str = "/deliveries/{id}";
 const REDELIVER: &str = "/deliveries/{id}/redeliver";
@@ -83,11 +88,14 @@ const OTHER: &str = "other";
 
 /// Route patterns as metrics and logs name them. `other` stands for every path without a route.
 pub const ROUTES: &[&str] = &[
+    CONVERSATIONS,
     CONVERSATION,
     ATTACHMENTS,
+    ERASE,
     EVENTS,
     MESSAGES,
     MESSAGE,
+    SIGNALS,
     DELIVERIES,
     DELIVERY,
     REDELIVER,
@@ -238,6 +246,9 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
                     })),
             )
             .service(write_only(ATTACHMENTS).route(web::post().to(attachments::post)))
+            .service(read_only(CONVERSATIONS).route(web::route().guard(reads()).to(conversation_list::list)))
+            .service(write_only(ERASE).route(web::post().to(conversations::erase)))
+            .service(write_only(SIGNALS).route(web::post().to(signals::post)))
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))
             .service(read_only(DELIVERIES).route(web::route().guard(reads()).to(deliveries::list)))

@@ -276,11 +276,11 @@ impl FieldValidator<'_> {
         Some(name)
     }
 
-    /// `close` is no session of a message: DELETE of the conversation ends it.
+    /// `close` and `erase` are no sessions of a message: they are requests about the conversation.
     fn session(&mut self, value: &RawValue) -> Option<SessionRequest> {
         const CHOICES: &str = "must be `continue`, `new` or `newKeepAgent`";
-        let session = self.choice("/session", value, CHOICES)?;
-        if session == SessionRequest::Close {
+        let session: SessionRequest = self.choice("/session", value, CHOICES)?;
+        if session.is_end() {
             self.add("/session", CHOICES);
             return None;
         }

@@ -16,11 +16,14 @@
 //! thread goes there without a channel. The hub does not know HTTP or the platform.
 
 mod connect_limiter;
+mod conversation_list;
+mod erasure;
 mod lease_table;
 mod membership;
 mod open_message_shares;
 mod rebalance;
 mod shard;
+mod signals;
 mod subscription;
 mod threads;
 mod waiters;
@@ -29,14 +32,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
 use self::lease_table::LeaseTable;
 use self::open_message_shares::OpenMessageShares;
 use self::shard::{AcceptCommand, Shard, ShardCommand, StatusQuery};
-use self::waiters::CompletionReceiver;
+use self::waiters::{Completion, CompletionReceiver};
 use crate::domain::{
     ConversationId, ConversationState, Delivery, DeliveryId, JournalPage, Message, MessageId,
     MessageProgress, Partition, ReadStart,
@@ -45,9 +48,10 @@ use crate::link::ConnectorSetupError;
 use crate::metrics::FleetMetrics;
 use crate::store::{
     AcceptError, AcceptRequest, AcceptResult, DeliveryPage, DeliveryQuery, Incarnation, RedeliverResult,
-    Store, StoreError,
+    ReplicaIdentity, Store, StoreError,
 };
 
+pub use self::conversation_list::ListedConversation;
 pub use self::open_message_shares::sharing_callers;
 pub use self::rebalance::{
     Assignment, ClusterView, PartitionStatus, RebalanceAction, StoreContact, plan_rebalance,
@@ -90,6 +94,12 @@ pub enum HubError {
     /// The store lost the message.
     #[error("the store lost the message")]
     Lost,
+    /// The message was erased with its conversation.
+    #[error("the message was erased with its conversation")]
+    Erased,
+    /// No replica owns the conversation at the moment.
+    #[error("no replica owns the conversation")]
+    Unowned,
 }
 
 /// The failure to start the hub.
@@ -122,6 +132,8 @@ pub struct Hub {
     leases: Arc<LeaseTable>,
     shards: Arc<[ShardHandle]>,
     metrics: FleetMetrics,
+    /// The live replicas at the last heartbeat.
+    fleet: watch::Receiver<Arc<[ReplicaIdentity]>>,
     /// The number of requests that wait for an end.
     waits: Arc<AtomicUsize>,
     max_busy: usize,
@@ -165,6 +177,7 @@ impl Hub {
             leases: Arc::new(leases),
             shards: [].into(),
             metrics,
+            fleet: watch::channel(Arc::default()).1,
             waits: Arc::default(),
             max_busy: 0,
             shares: Arc::new(OpenMessageShares::new(&config)),
@@ -174,7 +187,8 @@ impl Hub {
     /// Accepts a message and waits for its end, `wait` at most. Without a wait it returns as soon as the message is durable.
     ///
     /// # Errors
-    /// [`HubError`]; an accepted message can only fail with [`HubError::Lost`] or [`HubError::Store`].
+    /// [`HubError`]; an accepted message can only fail with [`HubError::Lost`], [`HubError::Erased`] or
+    /// [`HubError::Store`].
     pub async fn post(
         &self,
         mut accept: AcceptRequest,
@@ -199,9 +213,10 @@ impl Hub {
         self.send_command(&conversation, command).await?;
         if let Some(wait) = wait {
             match timeout(wait, completion).await {
-                Ok(Ok(Some(message))) => return Ok(PostResult { message, replayed: false }),
+                Ok(Ok(Completion::Ended(message))) => return Ok(PostResult { message, replayed: false }),
                 // The shard has counted the loss.
-                Ok(Ok(None)) => return Err(HubError::Lost),
+                Ok(Ok(Completion::Lost)) => return Err(HubError::Lost),
+                Ok(Ok(Completion::Erased)) => return Err(HubError::Erased),
                 // The wait timed out, or the accept failed.
                 Ok(Err(_)) | Err(_) => {}
             }
@@ -233,7 +248,7 @@ impl Hub {
     /// wait.
     ///
     /// # Errors
-    /// [`HubError::Store`]; [`HubError::Lost`] if the message disappeared during the wait.
+    /// [`HubError::Store`]; [`HubError::Lost`] or [`HubError::Erased`] if the message disappeared during the wait.
     pub async fn message(
         &self,
         conversation: &ConversationId,
@@ -361,9 +376,10 @@ impl Hub {
         wait: Duration,
     ) -> Result<Message, HubError> {
         match timeout(wait, completion).await {
-            Ok(Ok(Some(message))) => Ok(message),
+            Ok(Ok(Completion::Ended(message))) => Ok(message),
             // The shard has counted the loss.
-            Ok(Ok(None)) => Err(HubError::Lost),
+            Ok(Ok(Completion::Lost)) => Err(HubError::Lost),
+            Ok(Ok(Completion::Erased)) => Err(HubError::Erased),
             // The wait timed out, or the shard stopped.
             Ok(Err(_)) | Err(_) => self.reread(conversation, id).await,
         }
@@ -385,7 +401,10 @@ impl Hub {
         conversation: &ConversationId,
         command: ShardCommand,
     ) -> Result<(), HubError> {
-        let index = self.leases.shard(Partition::of(conversation));
+        self.send_to_shard(self.leases.shard(Partition::of(conversation)), command).await
+    }
+
+    async fn send_to_shard(&self, index: usize, command: ShardCommand) -> Result<(), HubError> {
         if let Some(shard) = Shard::local(&self.leases, index) {
             shard.on_command(command);
             return Ok(());

@@ -14,10 +14,12 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
+use serde_json::value::RawValue;
+
 use crate::domain::{LiveSignal, ReplyChunk};
 
-/// Chunks that may wait for a subscriber: some seconds of a fast bot.
-const MAX_CHUNKS: usize = 64;
+/// Chunks and frames that may wait for a subscriber: some seconds of a fast bot.
+const MAX_PIECES: usize = 64;
 
 /// The subscriber's end: the live signals of a conversation. Dropping it ends the subscription.
 #[derive(Debug)]
@@ -30,8 +32,9 @@ pub(crate) struct Publisher(Weak<Mutex<SignalQueue>>);
 /// The signals that wait for a subscriber.
 #[derive(Debug, Default)]
 struct SignalQueue {
-    chunks: VecDeque<Arc<ReplyChunk>>,
-    /// A look, behind this number of earlier chunks.
+    /// Chunks of replies, and frames that the journal does not keep.
+    pieces: VecDeque<LiveSignal>,
+    /// A look, behind this number of earlier pieces.
     look: Option<usize>,
     /// The publisher is dropped.
     closed: bool,
@@ -90,12 +93,12 @@ impl SignalQueue {
             };
             *before = rest;
         }
-        let chunk = self.chunks.pop_front()?;
-        if self.chunks.is_empty() {
+        let piece = self.pieces.pop_front()?;
+        if self.pieces.is_empty() {
             // An idle subscription has no buffer.
-            self.chunks = VecDeque::new();
+            self.pieces = VecDeque::new();
         }
-        Some(LiveSignal::Chunk(chunk))
+        Some(piece)
     }
 }
 
@@ -103,7 +106,7 @@ impl Publisher {
     /// Has the subscriber look for new entries.
     pub(crate) fn look(&self) -> PublishResult {
         self.change(|queue| {
-            queue.look = Some(queue.chunks.len());
+            queue.look = Some(queue.pieces.len());
             PublishResult::Sent
         })
     }
@@ -111,10 +114,20 @@ impl Publisher {
     /// Sends a chunk of a streamed reply.
     pub(crate) fn chunk(&self, chunk: &Arc<ReplyChunk>) -> PublishResult {
         self.change(|queue| {
-            if queue.chunks.len() >= MAX_CHUNKS {
+            if queue.pieces.len() >= MAX_PIECES {
                 return PublishResult::TooSlow;
             }
-            queue.chunks.push_back(Arc::clone(chunk));
+            queue.pieces.push_back(LiveSignal::Chunk(Arc::clone(chunk)));
+            PublishResult::Sent
+        })
+    }
+
+    /// Sends a frame that the journal does not keep. A full queue drops it, because the next one replaces it.
+    pub(crate) fn platform(&self, frame: &Arc<RawValue>) -> PublishResult {
+        self.change(|queue| {
+            if queue.pieces.len() < MAX_PIECES {
+                queue.pieces.push_back(LiveSignal::Platform(Arc::clone(frame)));
+            }
             PublishResult::Sent
         })
     }
@@ -170,6 +183,7 @@ mod tests {
             match subscription.next().now_or_never() {
                 Some(Some(LiveSignal::Look)) => signals.push(None),
                 Some(Some(LiveSignal::Chunk(chunk))) => signals.push(Some(chunk.index)),
+                Some(Some(LiveSignal::Platform(_))) => {}
                 Some(None) => return (signals, true),
                 None => return (signals, false),
             }
@@ -187,7 +201,7 @@ mod tests {
             assert_eq!(publisher.chunk(&chunk(index)), PublishResult::Sent);
         }
         assert_eq!(read(&mut subscription).0.len(), 8);
-        assert_eq!(lock(&subscription.0).chunks.capacity(), 0, "an empty queue has no buffer");
+        assert_eq!(lock(&subscription.0).pieces.capacity(), 0, "an empty queue has no buffer");
     }
 
     #[test]
@@ -203,16 +217,26 @@ mod tests {
     #[test]
     fn slow_subscriber_gets_waiting_chunks_then_the_end() {
         let (publisher, mut subscription) = subscription();
-        let limit = u32::try_from(MAX_CHUNKS).unwrap();
+        let limit = u32::try_from(MAX_PIECES).unwrap();
         assert!((0..limit).all(|index| publisher.chunk(&chunk(index)) == PublishResult::Sent));
         for _ in 0..10_000 {
             assert_eq!(publisher.look(), PublishResult::Sent, "looks do not pile up");
         }
         assert_eq!(publisher.chunk(&chunk(limit)), PublishResult::TooSlow);
-        assert!(lock(&subscription.0).chunks.len() <= MAX_CHUNKS);
+        assert!(lock(&subscription.0).pieces.len() <= MAX_PIECES);
         drop(publisher);
         let signals: Vec<_> = (0..limit).map(Some).chain([None]).collect();
         assert_eq!(read(&mut subscription), (signals, true));
+    }
+
+    #[test]
+    fn frame_that_finds_no_place_is_dropped() {
+        let (publisher, mut subscription) = subscription();
+        let frame: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
+        assert!((0..2 * MAX_PIECES).all(|_| publisher.platform(&frame) == PublishResult::Sent));
+        assert_eq!(lock(&subscription.0).pieces.len(), MAX_PIECES);
+        assert!(matches!(subscription.next().now_or_never(), Some(Some(LiveSignal::Platform(_)))));
+        assert_eq!(publisher.chunk(&chunk(0)), PublishResult::Sent, "the subscriber is not too slow");
     }
 
     #[test]
@@ -273,7 +297,7 @@ mod tests {
                         look = Some(pushed);
                     }
                     SubscriptionStep::Chunk => {
-                        let full = pushed - popped >= u32::try_from(MAX_CHUNKS).unwrap();
+                        let full = pushed - popped >= u32::try_from(MAX_PIECES).unwrap();
                         prop_assert_eq!(publisher.chunk(&chunk(pushed)) == PublishResult::TooSlow, full);
                         pushed += u32::from(!full);
                     }
@@ -284,6 +308,7 @@ mod tests {
                             popped += 1;
                         }
                         Some(Some(LiveSignal::Look)) => prop_assert_eq!(look.take(), Some(popped)),
+                        Some(Some(LiveSignal::Platform(_))) => prop_assert!(false, "no frame was sent"),
                         Some(None) => prop_assert!(false, "the publisher is alive"),
                         None => prop_assert!(look.is_none() && pushed == popped, "a signal waits"),
                     },

@@ -202,6 +202,7 @@ async fn end_before_the_answer_to_the_accept_counts() {
         leases: Arc::clone(&leases),
         shards: [shard].into(),
         metrics: metrics().fleet.clone(),
+        fleet: watch::channel(Arc::default()).1,
         waits: Arc::default(),
         max_busy: 1,
         shares: Arc::new(OpenMessageShares::new(&Config::dev(Url::parse("http://127.0.0.1:1").unwrap()))),
@@ -220,7 +221,7 @@ async fn end_before_the_answer_to_the_accept_counts() {
         let mut message = store.message(&conversation, id, None).await.unwrap().unwrap();
         message.progress.outcome = Some(TurnOutcome::Answered(crate::domain::EndedBy::ReplyCount));
         message.progress.ended_at = Some(Timestamp::from_millis(1));
-        waiter.expect("a waiter").send(Some(message)).unwrap();
+        waiter.expect("a waiter").send(Completion::Ended(message)).unwrap();
         answer
     };
     let (posted, answer) = tokio::join!(timeout(GUARD, posting), ending);

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::error;
 
@@ -83,14 +83,16 @@ impl Hub {
         let handles: Arc<[ShardHandle]> = handles.into();
         let peer = ReplicaIdentity { name: config.cluster.replica_id.as_str().into(), incarnation };
         let bots = config.bots.iter().map(|bot| bot.name.clone()).collect();
-        let fleet = metrics.fleet.clone();
+        let fleet_metrics = metrics.fleet.clone();
+        let (fleet_sender, fleet) = watch::channel(Arc::default());
         let setup = MembershipSetup {
             store: store.clone(),
             peer,
             bots,
             leases: Arc::clone(&leases),
             shards: Arc::clone(&handles),
-            metrics: fleet.clone(),
+            metrics: fleet_metrics.clone(),
+            fleet: fleet_sender,
             outbox_events,
         };
         let (joined, claimed) = oneshot::channel();
@@ -107,7 +109,8 @@ impl Hub {
             store,
             leases,
             shards: handles,
-            metrics: fleet,
+            metrics: fleet_metrics,
+            fleet,
             waits: Arc::default(),
             max_busy: config.server.max_sockets,
             shares: Arc::new(OpenMessageShares::new(config)),

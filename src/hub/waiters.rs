@@ -16,15 +16,26 @@ use tokio::sync::oneshot;
 use super::open_message_shares::OpenMessagePlaces;
 use crate::domain::{ConversationId, Message, MessageId, Partition};
 
-/// The sender of a message's end to a waiter, or of `None` for a lost message.
-pub(crate) type CompletionSender = oneshot::Sender<Option<Message>>;
+/// The sender to a waiter.
+pub(crate) type CompletionSender = oneshot::Sender<Completion>;
+
+/// The result of a wait.
+#[derive(Debug, Clone)]
+pub(crate) enum Completion {
+    /// The message ended.
+    Ended(Message),
+    /// The store lost the message.
+    Lost,
+    /// The message was erased with its conversation.
+    Erased,
+}
 
 /// Sweeps after which places are given back without an end. A sweep takes place once a second, and a turn lasts ten minutes
 /// at most. A message behind others in its lane may be open for longer.
 const PLACES_MAX_SWEEPS: u32 = 15 * 60;
 
 /// The waiter's side of [`CompletionSender`].
-pub(super) type CompletionReceiver = oneshot::Receiver<Option<Message>>;
+pub(super) type CompletionReceiver = oneshot::Receiver<Completion>;
 
 /// The waiters of one shard.
 #[derive(Debug, Default)]
@@ -95,17 +106,27 @@ impl WaiterTable {
         let last = waiters.pop();
         for waiter in waiters {
             // A waiter that has gone needs no answer.
-            waiter.send(Some(message.clone())).ok();
+            waiter.send(Completion::Ended(message.clone())).ok();
         }
         if let Some(last) = last {
-            last.send(Some(message)).ok();
+            last.send(Completion::Ended(message)).ok();
         }
     }
 
     /// Reports a message as lost to its waiters. Returns whether there was a waiter.
     pub(crate) fn complete_lost(&mut self, id: MessageId) -> bool {
+        self.complete_without(id, &Completion::Lost)
+    }
+
+    /// Reports a message as erased to its waiters.
+    pub(crate) fn complete_erased(&mut self, id: MessageId) {
+        self.complete_without(id, &Completion::Erased);
+    }
+
+    /// Reports that a message is gone. Returns whether there was a waiter.
+    fn complete_without(&mut self, id: MessageId, completion: &Completion) -> bool {
         let Some(awaited) = self.messages.remove(&id) else { return false };
-        let sent = awaited.waiters.into_iter().filter_map(|waiter| waiter.send(None).ok());
+        let sent = awaited.waiters.into_iter().filter_map(|waiter| waiter.send(completion.clone()).ok());
         sent.count() > 0
     }
 
@@ -169,10 +190,14 @@ mod tests {
         assert!(!table.is_stored(id) && table.stored_messages(None).is_empty());
         table.set_stored(id);
         assert!(table.is_stored(id));
-        assert_eq!(table.stored_messages(Some(Partition::of(&conversation))), [(conversation, id)]);
+        assert_eq!(table.stored_messages(Some(Partition::of(&conversation))), [(conversation.clone(), id)]);
         assert!(table.complete_lost(id));
-        assert!(completion.try_recv().unwrap().is_none());
+        assert!(matches!(completion.try_recv(), Ok(Completion::Lost)));
         assert!(!table.complete_lost(id), "no waiter is left");
+        let (waiter, mut completion) = oneshot::channel();
+        table.add(conversation, id, waiter);
+        table.complete_erased(id);
+        assert!(matches!(completion.try_recv(), Ok(Completion::Erased)));
     }
 
     #[tokio::test]

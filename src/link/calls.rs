@@ -46,6 +46,16 @@ pub(super) async fn load<H: ConversationHost>(
     Some(open)
 }
 
+/// Has the store delete the conversation, and retries while it is unavailable. Returns the messages of the lane. Returns
+/// `None` if another owner has the partition.
+pub(super) async fn erase<H: ConversationHost>(
+    host: &H,
+    fence: Fence,
+    conversation: &ConversationId,
+) -> Option<Vec<MessageId>> {
+    retry_while_unavailable("erase", async || host.store().erase(fence, conversation).await).await.ok()
+}
+
 /// Fails every open message of a conversation whose task panicked. A new task would panic again.
 pub async fn fail_open<H: ConversationHost>(
     host: &H,
@@ -163,7 +173,9 @@ pub(super) fn frame(
     context: &ConnectContext,
 ) -> (&'static str, String) {
     match message.new.session {
-        SessionRequest::Close => ("close", outgoing::close_session(bot, message.client_message_id)),
+        SessionRequest::Close | SessionRequest::Erase => {
+            ("close", outgoing::close_session(bot, message.client_message_id))
+        }
         _ => ("message", outgoing::message(bot, message, context)),
     }
 }

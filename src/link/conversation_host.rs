@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::mailbox::Mailbox;
 use crate::config::BotConfig;
 use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
@@ -38,12 +40,16 @@ pub trait ConversationHost: 'static {
     fn report_loss(&self, id: MessageId);
     /// Tells the waiters that the end of the message is stored.
     fn complete(&self, message: Message);
+    /// Tells the waiters that these messages were erased with the conversation.
+    fn erased(&self, conversation: &ConversationId, messages: &[MessageId]);
     /// Tells live readers that the store confirmed journal entries.
     fn appended(&self, conversation: &ConversationId);
     /// Tells the webhook dispatcher that the store confirmed a delivery to this target.
     fn due(&self, fence: Fence, conversation: &ConversationId, target: &str);
     /// Publishes a piece of a streamed reply to live readers.
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>);
+    /// Publishes a frame that the journal does not keep to live readers.
+    fn platform(&self, conversation: &ConversationId, frame: &Arc<RawValue>);
     /// Notes that these replicas read the conversation live. Called when it comes into memory.
     fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>);
     /// Notes since when the conversation has no open message, if it has none.

@@ -6,6 +6,7 @@
 
 mod context_cache;
 mod events;
+mod signals;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -43,6 +44,8 @@ pub enum ExitReason {
     Stopped,
     /// Another owner has the partition.
     Fenced,
+    /// The store has deleted it.
+    Erased,
 }
 
 type ConnectOutcome = Result<(PlatformSocket, Rc<ConnectContext>), ConnectFailure>;
@@ -92,6 +95,7 @@ struct Driver<H> {
     writing: Option<PendingCall<Result<WriteResult, StoreError>>>,
     reading: Option<PendingCall<Option<ConversationSnapshot>>>,
     history: Option<PendingCall<Result<HistoryPage, HistoryFailure>>>,
+    erasing: Option<PendingCall<Option<Vec<MessageId>>>>,
     urgent: Rc<Cell<bool>>,
     timer: Pin<Box<Sleep>>,
     /// The time of the timer until it fires. It may be earlier than needed, never later.
@@ -145,6 +149,7 @@ impl<H: ConversationHost> Driver<H> {
             writing: None,
             reading: None,
             history: None,
+            erasing: None,
             urgent: Rc::default(),
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
@@ -175,7 +180,7 @@ impl<H: ConversationHost> Driver<H> {
             match self.event().await {
                 DriverEvent::Input(Input::Stop) => return None,
                 DriverEvent::Input(input) => self.step(input),
-                DriverEvent::Fenced => return Some(ExitReason::Fenced),
+                DriverEvent::Exit(reason) => return Some(reason),
             }
         }
     }
@@ -222,7 +227,7 @@ impl<H: ConversationHost> Driver<H> {
                             self.step(input);
                             None
                         }
-                        Some(DriverEvent::Fenced) => return Some(ExitReason::Fenced),
+                        Some(DriverEvent::Exit(reason)) => return Some(reason),
                         None => exit,
                     },
                 };
@@ -241,6 +246,8 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Connect(request) => self.connect(request),
             Effect::Send(message) => return Box::pin(self.send(&message)).await,
+            Effect::Signal(signal, number) => return Box::pin(self.signal(&signal, number)).await,
+            Effect::Acknowledge(marks) => return Box::pin(self.acknowledge(&marks)).await,
             Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
@@ -251,6 +258,7 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Abandon(why) => self.abandon(why),
             Effect::ReadHistory(after) => self.read_history(after),
+            Effect::Erase => self.erase(),
             Effect::Complete { message, head_at } => {
                 stats::count_turn(&self.metrics, &message, head_at);
                 self.host.complete(message);
@@ -262,6 +270,7 @@ impl<H: ConversationHost> Driver<H> {
             Effect::Reconciled => stats::log_reconciled(&self.bot.name),
             Effect::OutOfTurn(aside) => self.metrics.reply_outside_turn(aside.as_str()),
             Effect::FarOffTime => self.metrics.time_far_off(),
+            Effect::Platform(frame) => self.host.platform(&self.conversation, &frame),
             Effect::Chunk(chunk) => self.host.chunk(&self.conversation, chunk),
             Effect::Rest => {}
         }
@@ -434,6 +443,6 @@ fn written(result: &Result<WriteResult, StoreError>) -> DriverEvent {
         Ok(written) => DriverEvent::Input(Input::Stored { lost: written.lost }),
         Err(StoreError::OutOfStep) => DriverEvent::Input(Input::OutOfStep),
         Err(error) if error.is_passing() => DriverEvent::Input(Input::WriteUnknown),
-        Err(_) => DriverEvent::Fenced,
+        Err(_) => DriverEvent::Exit(ExitReason::Fenced),
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp};
-use crate::rtm::{ConnectMode, HistoryPage, IncomingFrame};
+use serde_json::value::RawValue;
+
+use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp, UserSignal};
+use crate::rtm::{ConnectMode, DeliveryMarks, HistoryPage, IncomingFrame};
 use crate::store::{ConversationSnapshot, ConversationWrite};
 
 /// An event for the machine.
@@ -53,6 +55,8 @@ pub enum Input {
     History(Result<HistoryPage, HistoryFailure>),
     /// The time of [`super::Machine::wake_at`] has come, or another reason to check the state.
     Tick,
+    /// The user's window signals something to the platform.
+    Signal(UserSignal),
     /// The machine finishes the open turn, begins no other and closes the link.
     Drain,
     /// The machine writes its last changes and rests. It does nothing else from here on.
@@ -113,6 +117,10 @@ pub enum Effect {
     /// does not want it any more ([`super::Machine::is_sending`]). A message that ends the session sends that instead
     /// of a text.
     Send(Arc<AcceptedMessage>),
+    /// Send this signal over the open socket, if the lease is valid. Its number is that of no open message.
+    Signal(UserSignal, u64),
+    /// Acknowledge the delivery of the response with these marks in the same way.
+    Acknowledge(DeliveryMarks),
     /// Ping the platform, as frame and as web socket ping.
     Ping,
     /// Close the socket with this code. No `Lost` follows.
@@ -139,6 +147,10 @@ pub enum Effect {
     /// Publish a piece of a streamed reply to live readers. It may come before the write of the reply, never after
     /// it.
     Chunk(Arc<ReplyChunk>),
+    /// Publish a frame that the journal does not keep to live readers.
+    Platform(Arc<RawValue>),
+    /// Have the store delete the conversation, which then leaves memory. No answer follows.
+    Erase,
     /// Let the conversation leave memory: it has no open message, no write in flight and no socket.
     Rest,
 }

@@ -32,6 +32,7 @@ mod close_code;
 mod connect_message;
 mod connection_status;
 mod end_session;
+mod erasure;
 mod exit_phase;
 mod human_agent;
 mod incoming_frames;
@@ -41,6 +42,7 @@ mod link_phase;
 mod own_record;
 mod reconcile;
 mod record_owner;
+mod user_signals;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -58,6 +60,7 @@ use crate::domain::{
     AcceptedMessage, Backoff, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp,
 };
 use crate::store::ConversationSnapshot;
+use erasure::ErasurePhase;
 use exit_phase::ExitPhase;
 use human_agent::AgentEvidence;
 use lane::LaneHead;
@@ -111,6 +114,8 @@ pub struct Machine {
     status: (LinkState, Option<Timestamp>),
     /// Whether a message is being accepted that this machine alone may send ([`Input::SendAtAcceptPending`]).
     send_at_accept_pending: bool,
+    /// The erasure that the lane asks for, once it has begun.
+    erasure: Option<ErasurePhase>,
     /// Whether [`Effect::Rest`] is the latest answer. A new request is answered again.
     resting: bool,
 }
@@ -160,6 +165,7 @@ impl Machine {
             exit: ExitPhase::Staying,
             status: Default::default(),
             send_at_accept_pending: false,
+            erasure: None,
             resting: false,
             conversation,
             bot,
@@ -198,6 +204,10 @@ impl Machine {
             self.on_last(now, &input, effects);
             return;
         }
+        if self.erasure.is_some() {
+            self.on_input_of_erasure(now, input, effects);
+            return;
+        }
         match input {
             Input::Accepted(message) => {
                 self.resting = false;
@@ -219,6 +229,7 @@ impl Machine {
                 }
             }
             Input::Tick => {}
+            Input::Signal(signal) => self.on_user_signal(now, signal, effects),
             Input::Lane(open) => self.on_lane(now, *open, effects),
             Input::Stored { lost } => self.on_stored(now, lost, effects),
             Input::WriteUnknown => self.on_unknown(now),
@@ -268,6 +279,9 @@ impl Machine {
     pub fn wake_at(&self) -> Option<Timestamp> {
         if self.exit == ExitPhase::Stopping {
             return self.buffer.wake_at();
+        }
+        if self.erasure.is_some() {
+            return self.erasure_wake_at();
         }
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
         let refusal = self.refusal.as_ref().map(|(_, until)| *until);
@@ -340,6 +354,11 @@ impl Machine {
     }
 
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.begin_erasure(now);
+        if self.erasure.is_some() {
+            self.tend_erasure(now, effects);
+            return;
+        }
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
         self.tend_backfill(now, effects);

@@ -9,7 +9,7 @@ use super::input::Input;
 use crate::domain::{ConnectionStatus, Timestamp};
 
 /// The queue of a conversation's inputs. It holds no memory while it is empty. Its length is bounded: accepted messages
-/// by the lane's limit, and every other input stands in it once.
+/// by the lane's limit, signals by their own, and every other input stands in it once.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     queue: RefCell<VecDeque<Input>>,
@@ -26,6 +26,10 @@ impl Mailbox {
     /// Queues an input by its priority and wakes the conversation.
     pub fn post(&self, input: Input) {
         let mut queue = self.queue.borrow_mut();
+        let is_signal = |input: &Input| matches!(input, Input::Signal(_));
+        if is_signal(&input) && queue.iter().filter(|queued| is_signal(queued)).count() == MAX_SIGNALS {
+            return;
+        }
         let rank = priority(&input);
         let behind = queue.partition_point(|queued| priority(queued) <= rank);
         match behind.checked_sub(1).and_then(|last| queue.get_mut(last)) {
@@ -138,7 +142,11 @@ impl Mailbox {
     }
 }
 
+/// The rank of accepted messages, and of signals between them.
 const ACCEPTED: u8 = 5;
+
+/// Signals that may wait. Further ones are dropped.
+const MAX_SIGNALS: usize = 8;
 
 /// Returns the rank of an input in the queue; the lowest is taken first. A lease check precedes every input that may
 /// send, and new work comes after the messages that are accepted already.
@@ -159,6 +167,7 @@ const fn priority(input: &Input) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{SignalKind, UserSignal};
 
     fn drained(mailbox: &Mailbox) -> Vec<Input> {
         let cx = Context::from_waker(Waker::noop());
@@ -167,6 +176,25 @@ mod tests {
             Poll::Pending => None,
         })
         .collect()
+    }
+
+    #[test]
+    fn signals_keep_their_place_up_to_a_limit() {
+        let mailbox = Mailbox::default();
+        let signal = |kind| Input::Signal(UserSignal { kind, message_id: None });
+        mailbox.post(signal(SignalKind::Typing));
+        mailbox.post(signal(SignalKind::StopTyping));
+        mailbox.post(Input::Woken);
+        for _ in 0..2 * MAX_SIGNALS {
+            mailbox.post(signal(SignalKind::Read));
+        }
+        let taken = drained(&mailbox);
+        let kinds: Vec<_> = taken
+            .iter()
+            .filter_map(|input| if let Input::Signal(signal) = input { Some(signal.kind) } else { None })
+            .collect();
+        assert_eq!(kinds[..3], [SignalKind::Typing, SignalKind::StopTyping, SignalKind::Read]);
+        assert_eq!((kinds.len(), taken.len()), (MAX_SIGNALS, MAX_SIGNALS + 1));
     }
 
     #[test]

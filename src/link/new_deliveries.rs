@@ -14,8 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, BotName, Callback, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin,
-    JournalPosition, LastTurn, Message, MessageProgress, NewDelivery, Reply, SessionRequest, Timestamp,
-    TraceId, UserId,
+    JournalPosition, LastTurn, Message, MessageProgress, NewDelivery, Reply, Timestamp, TraceId, UserId,
 };
 use crate::store::ConversationChange;
 
@@ -28,7 +27,7 @@ pub(crate) fn of_end(
     at: Timestamp,
 ) -> Option<ConversationChange> {
     let new = &accepted.new;
-    if new.session == SessionRequest::Close {
+    if new.session.is_end() {
         return None;
     }
     let kind = progress.outcome.as_ref()?.into();

@@ -3,7 +3,7 @@
 use tracing::{debug, error, info, warn};
 
 use super::input::{AbandonReason, OutOfTurnReply};
-use crate::domain::{BotName, LinkState, Message, MessageId, SessionRequest, Timestamp, TurnOutcome};
+use crate::domain::{BotName, LinkState, Message, MessageId, Timestamp, TurnOutcome};
 use crate::metrics::{BotMetrics, SocketState, TurnStage};
 use crate::rtm::{ConnectError, IncomingFrame, InvalidHistoryPage};
 use crate::telemetry::LogLimiter;
@@ -12,11 +12,11 @@ use crate::telemetry::LogLimiter;
 pub const FRAMES_IN: &[&str] = &IncomingFrame::KINDS;
 
 /// The labels of outgoing frames.
-pub const FRAMES_OUT: &[&str] = &["message", "close", "ping"];
+pub const FRAMES_OUT: &[&str] = &["message", "close", "ping", "signal", "delivery_ack"];
 
 /// Counts an ended turn by its outcome and the duration of its parts. The end of a session is not a turn.
 pub(super) fn count_turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) {
-    if message.accepted.new.session == SessionRequest::Close {
+    if message.accepted.new.session.is_end() {
         return;
     }
     let progress = &message.progress;

@@ -24,6 +24,8 @@ const SIGNAL_SETTLE: Duration = Duration::from_millis(150);
 const STRETCHED_QUIET: Duration = Duration::from_secs(15);
 /// The deadline for sending the end of a session if its caller sets none.
 const SESSION_END_DEADLINE: Duration = Duration::from_secs(30);
+/// The same before an erasure. The data has to go also if the platform is away.
+const ERASURE_DEADLINE: Duration = Duration::from_secs(10);
 /// The wait for `session_end` after the end of a session was sent. The platform's answer is not documented
 /// (protocol.md 12, question 15).
 const SESSION_END_GRACE: Duration = Duration::from_secs(2);
@@ -158,7 +160,7 @@ impl Turn {
 
     /// Returns whether the message only ends the session. No reply belongs to it.
     pub(crate) fn ends_session(&self) -> bool {
-        self.message.new.session == SessionRequest::Close
+        self.message.new.session.is_end()
     }
 
     /// Returns whether `id` is the number of this message, and its bytes were sent.
@@ -409,8 +411,11 @@ impl Turn {
 
 /// Returns the time for sending the message, or for connecting if it only connects.
 pub(crate) fn send_time(message: &AcceptedMessage, bot: &BotConfig) -> Duration {
-    let default =
-        if message.new.session == SessionRequest::Close { SESSION_END_DEADLINE } else { bot.deadline };
+    let default = match message.new.session {
+        SessionRequest::Close => SESSION_END_DEADLINE,
+        SessionRequest::Erase => ERASURE_DEADLINE,
+        SessionRequest::Continue | SessionRequest::New | SessionRequest::NewKeepAgent => bot.deadline,
+    };
     message.new.rules.deadline().unwrap_or(default)
 }
 

@@ -279,6 +279,13 @@ impl WriteBuffer {
         self.in_flight.is_none() && self.due.is_none()
     }
 
+    /// Drops the changes that wait, because the store is to delete the conversation.
+    pub(crate) fn discard(&mut self) {
+        self.pending = PendingChanges::default();
+        self.on_commit = OnCommit::default();
+        (self.warm_until, self.due, self.doubt) = (None, None, false);
+    }
+
     /// Returns when a write or its repeat is due.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         match &self.in_flight {

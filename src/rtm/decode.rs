@@ -133,11 +133,10 @@ fn events(frame: &str) -> Option<IncomingFrame> {
         let name = kind.as_deref().map(type_name);
         name.is_some_and(|name| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
     };
-    if is_one_of(&["typing", "stoptyping", "stop_typing"]) {
-        return Some(IncomingFrame::Typing);
-    }
     let event = raw(frame)?;
-    Some(if is_one_of(&["agent_connected", "agent_session_active", "agent_session_start"]) {
+    Some(if is_one_of(&["typing", "stoptyping", "stop_typing"]) {
+        IncomingFrame::Typing(event)
+    } else if is_one_of(&["agent_connected", "agent_session_active", "agent_session_start"]) {
         IncomingFrame::AgentStart(event)
     } else if is_one_of(&["agent_disconnected", "agent_session_inactive", "agent_session_end"]) {
         IncomingFrame::AgentEnd(event)

@@ -42,8 +42,9 @@ pub enum IncomingFrame {
     /// The bot has the conversation back (`agent_session_end`, `agent_disconnected`, `agent_session_inactive`).
     /// Holds the untouched frame.
     AgentEnd(Box<RawValue>),
-    /// A human agent types or stopped typing. Up to one frame comes for each key, and the link ignores it.
-    Typing,
+    /// A human agent types or stopped typing. Up to one frame comes for each key, so the journal does not keep it. Holds
+    /// the untouched frame.
+    Typing(Box<RawValue>),
     /// Another socket of the same user sent a message. Holds the untouched frame.
     UserMessage(Box<RawValue>),
     /// The platform answered our ping.
@@ -108,7 +109,7 @@ impl IncomingFrame {
             Self::WaitingForInput => "waiting_for_user_input",
             Self::AgentStart(_) => "agent_session_start",
             Self::AgentEnd(_) => "agent_session_end",
-            Self::Typing => "typing",
+            Self::Typing(_) => "typing",
             Self::UserMessage(_) => "user_message",
             Self::Pong => "pong",
             Self::Platform(_) => "platform",

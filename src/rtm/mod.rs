@@ -21,6 +21,7 @@ mod jwt;
 pub mod outgoing;
 mod redaction;
 mod refusal;
+pub mod signal_frames;
 mod socket;
 mod ticket;
 mod upload;
@@ -37,6 +38,7 @@ pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, decode_hi
 pub use history_request::HistoryStart;
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::JwtSigner;
+pub use signal_frames::DeliveryMarks;
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;
 pub use upload::{FileUpload, UPLOAD_CHUNK_BYTES, UploadError};

@@ -7,11 +7,11 @@ use super::connect_context::{ConnectContext, custom_data};
 use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, Attachment, JsonObject};
 
-const MESSAGE_RESOURCE: &str = "/bot.message";
+pub(super) const MESSAGE_RESOURCE: &str = "/bot.message";
 const CLOSE_SESSION_RESOURCE: &str = "/bot.closeConversationSession";
 
 /// The Web SDK's name for itself.
-const CLIENT_NAME: &str = "sdk";
+pub(super) const CLIENT_NAME: &str = "sdk";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::{HintListener, Incarnation};
 use crate::domain::{
-    AcceptedMessage, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
+    AcceptedMessage, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk, UserSignal,
 };
 
 /// A hint for a replica.
@@ -26,12 +28,18 @@ pub enum Hint {
         /// The message.
         id: MessageId,
     },
+    /// A message that a caller on this replica waits for was erased with its conversation.
+    Erased(ConversationId, MessageId),
     /// The journal of a conversation that is observed here may have new entries.
     Appended(ConversationId),
     /// A chunk of a streamed reply in a conversation that is observed here.
     Chunk(ConversationId, Arc<ReplyChunk>),
+    /// A frame of the platform that the journal does not keep, in a conversation that is observed here.
+    Platform(ConversationId, Arc<RawValue>),
     /// A replica observes a conversation of ours for [`super::OBSERVED`] from now on.
     Observed(ConversationId, Incarnation),
+    /// A user of ours signals something to the platform.
+    Signal(ConversationId, UserSignal),
     /// A replica asks for the state of a conversation of ours.
     Asked {
         /// The conversation.
@@ -43,6 +51,17 @@ pub enum Hint {
     },
     /// The answer to our question with this number.
     Answered(u64, Box<ConnectionStatus>),
+    /// A replica asks for the status of conversations of ours.
+    AskedList {
+        /// The conversations.
+        conversations: Vec<ConversationId>,
+        /// The replica that asks and gets the answer.
+        by: Incarnation,
+        /// The number of the question, which each answer repeats.
+        number: u64,
+    },
+    /// An answer to our question with this number: some of its conversations.
+    AnsweredList(u64, Vec<(ConversationId, ConnectionStatus)>),
     /// Deliveries of a partition of ours are to be attempted again. Its outbox must be read.
     Redelivered(Partition),
     /// A replica joined or left, or partitions were released.
@@ -51,6 +70,20 @@ pub enum Hint {
     Echo(u64),
     /// Hints arrive from now on. Earlier ones may have been missed.
     Subscribed,
+}
+
+impl Hint {
+    /// Returns whether replicas give this hint themselves. All others come from the store, in the step that causes them.
+    pub(super) const fn is_of_replicas(&self) -> bool {
+        matches!(
+            self,
+            Self::Chunk(..)
+                | Self::Platform(..)
+                | Self::Answered(..)
+                | Self::AskedList { .. }
+                | Self::AnsweredList(..)
+        )
+    }
 }
 
 /// The hints for one replica, in the order of their arrival.

@@ -27,6 +27,7 @@ mod accept;
 mod conversation;
 mod conversation_index;
 mod delivery_table;
+mod erasure;
 mod expiry;
 mod journal_page;
 mod outbox;
@@ -48,7 +49,7 @@ use super::{
     ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, StoreError,
     WriteResult,
 };
-use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp};
+use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp, UserSignal};
 
 /// The limits of the embedded store: size and lifetimes.
 #[derive(Debug, Clone)]
@@ -235,6 +236,14 @@ impl MemoryStore {
         }
         self.evict_excess(partition);
         Ok(WriteResult { now, lost })
+    }
+
+    pub fn signal(&self, conversation: &ConversationId, signal: &UserSignal) -> bool {
+        let owner = self.step(Partition::of(conversation)).lease.owner();
+        if let Some(owner) = owner {
+            self.replicas().hint(owner, Hint::Signal(conversation.clone(), signal.clone()));
+        }
+        owner.is_some()
     }
 
     pub fn hint(&self, to: Incarnation, hint: &Hint) {

@@ -41,8 +41,8 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::domain::Cursor;
 use crate::domain::{
-    BotName, ConversationId, ConversationState, Delivery, DeliveryId, JournalPage, Message, MessageId,
-    Partition, ReadStart, Timestamp,
+    BotName, ConversationId, ConversationState, JournalPage, Message, MessageId, Partition, ReadStart,
+    Timestamp, UserSignal,
 };
 
 pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
@@ -97,6 +97,7 @@ macro_rules! dispatch {
     (@answer $answer:expr) => { $answer };
     (@answer $answer:expr, $ok:ident) => { $ok($answer) };
 }
+use dispatch;
 
 /// The operations of the contract. Each one may fail with [`StoreError::Unavailable`], [`StoreError::Unknown`] or [`StoreError::Halfway`]. An
 /// operation with a fence may also fail with [`StoreError::Fenced`] or [`StoreError::Lost`], if the partition
@@ -313,16 +314,41 @@ impl Store {
         dispatch!(self.conversations(query), Ok)
     }
 
-    /// Passes on a hint of one replica to another: [`Hint::Chunk`] or [`Hint::Answered`]. The store itself gives all
-    /// other hints, each in the step that causes it.
+    /// Deletes all that the store has of a conversation: messages, journal, deliveries of any state, idempotency keys,
+    /// subscriptions and places in indexes. A later accept begins a new one.
+    ///
+    /// Replicas that watch a message of the lane get a hint ([`Hint::Erased`]). Returns these messages for the owner
+    /// itself. The record and the lane go last, in one step. So a call that failed halfway leaves them, and a repeat
+    /// deletes the rest. The owner has no write of the conversation under way.
+    pub async fn erase(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        dispatch!(self.erase(fence, conversation))
+    }
+
+    /// Passes a signal of a user on to the owner of its conversation ([`Hint::Signal`]), and stores nothing. Returns
+    /// whether there is an owner.
+    pub async fn signal(
+        &self,
+        conversation: &ConversationId,
+        signal: &UserSignal,
+    ) -> Result<bool, StoreError> {
+        dispatch!(self.signal(conversation, signal), Ok)
+    }
+
+    /// Passes on a hint of one replica to another: [`Hint::Chunk`], [`Hint::Platform`], and questions and
+    /// answers about the status of conversations. The store itself gives all other hints, each in the step that causes
+    /// it.
     ///
     /// # Errors
     /// [`StoreRefusal::Unexpected`] too, for another kind of hint.
     pub async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
-        let (Hint::Chunk(..) | Hint::Answered(..)) = hint else {
+        if !hint.is_of_replicas() {
             tracing::error!("a hint that only the store may give is not passed on; this is a bug");
             return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
-        };
+        }
         dispatch!(self.hint(to, hint), Ok)
     }
 
@@ -348,65 +374,6 @@ impl Store {
         reserved: Option<u64>,
     ) -> Result<ConnectPermit, StoreError> {
         dispatch!(self.permit(bot, limit, token, reserved), Ok)
-    }
-
-    /// Returns queues of a partition's outbox. `from` is [`OutboxPage::next`] of the page before; 0 begins.
-    ///
-    /// A queue that is written meanwhile may be missing or come twice. The owner knows it from its own writes.
-    pub async fn outbox(
-        &self,
-        partition: Partition,
-        fence: Fence,
-        from: usize,
-    ) -> Result<OutboxPage, StoreError> {
-        dispatch!(self.outbox(partition, fence, from))
-    }
-
-    /// Claims the queue's first delivery for an attempt, if it is due. No other attempt begins until `window` is over.
-    ///
-    /// `token` identifies the attempt. A repeat with the same token before the end returns the same delivery, and the
-    /// window begins anew.
-    pub async fn begin(
-        &self,
-        partition: Partition,
-        fence: Fence,
-        queue: QueueId,
-        token: u64,
-        window: Duration,
-    ) -> Result<BeginResult, StoreError> {
-        dispatch!(self.begin(partition, fence, queue, token, window))
-    }
-
-    /// Records the result of an attempt and the decision about the delivery.
-    ///
-    /// A repeat changes nothing and returns the state of the queue. So does the end of an attempt whose window was over
-    /// when another one began.
-    pub async fn finish(
-        &self,
-        partition: Partition,
-        fence: Fence,
-        queue: QueueId,
-        finish: &FinishRequest,
-    ) -> Result<FinishResult, StoreError> {
-        dispatch!(self.finish(partition, fence, queue, finish))
-    }
-
-    /// Returns a delivery, or `None` if it never existed or has expired: `message_ttl` after it was delivered,
-    /// [`DEAD_TTL`] after it was dead-lettered.
-    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        dispatch!(self.delivery(id), Ok)
-    }
-
-    /// Returns deliveries of all partitions, newest first. A page may have fewer than `limit` and still a next one.
-    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
-        dispatch!(self.deliveries(query), Ok)
-    }
-
-    /// Schedules a delivery of any state at once: under its id, outside the order, with its schedule from the start.
-    ///
-    /// The owner gets a hint ([`Hint::Redelivered`]) in the same step.
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
-        dispatch!(self.redeliver(id), Ok)
     }
 
     /// Subscribes a replica to its hints. Each incarnation calls it once.

@@ -19,9 +19,12 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(doc)]
+use super::Hint;
+use super::{Fence, Store, StoreError, dispatch};
 use crate::domain::{
-    BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Partition,
-    Sha256, Timestamp, UserId,
+    BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, MessageId, NewDelivery,
+    Partition, Sha256, Timestamp, UserId,
 };
 
 /// The lifetime of a dead delivery.
@@ -173,6 +176,8 @@ pub struct DeliveryQuery {
     pub bots: Option<Vec<BotName>>,
     /// Deliveries of this user only.
     pub user: Option<UserId>,
+    /// Deliveries of this message only: its end and its late replies.
+    pub message: Option<MessageId>,
     /// Deliveries of users whose identity begins with this.
     pub user_prefix: Box<str>,
     /// Deliveries older than this one only.
@@ -215,4 +220,67 @@ pub struct DeliveryPage {
     pub deliveries: Vec<Delivery>,
     /// The start of the next page ([`DeliveryQuery::before`]); `None` after the last one.
     pub next: Option<DeliveryId>,
+}
+
+/// The operations on the outbox.
+#[expect(clippy::missing_errors_doc, reason = "the errors that all operations share are named at the others")]
+impl Store {
+    /// Returns queues of a partition's outbox. `from` is [`OutboxPage::next`] of the page before; 0 begins.
+    ///
+    /// A queue that is written meanwhile may be missing or come twice. The owner knows it from its own writes.
+    pub async fn outbox(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        from: usize,
+    ) -> Result<OutboxPage, StoreError> {
+        dispatch!(self.outbox(partition, fence, from))
+    }
+
+    /// Claims the queue's first delivery for an attempt, if it is due. No other attempt begins until `window` is over.
+    ///
+    /// `token` identifies the attempt. A repeat with the same token before the end returns the same delivery, and the
+    /// window begins anew.
+    pub async fn begin(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<BeginResult, StoreError> {
+        dispatch!(self.begin(partition, fence, queue, token, window))
+    }
+
+    /// Records the result of an attempt and the decision about the delivery.
+    ///
+    /// A repeat changes nothing and returns the state of the queue. So does the end of an attempt whose window was over
+    /// when another one began.
+    pub async fn finish(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        finish: &FinishRequest,
+    ) -> Result<FinishResult, StoreError> {
+        dispatch!(self.finish(partition, fence, queue, finish))
+    }
+
+    /// Returns a delivery, or `None` if it never existed or has expired: `message_ttl` after it was delivered,
+    /// [`DEAD_TTL`] after it was dead-lettered.
+    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        dispatch!(self.delivery(id), Ok)
+    }
+
+    /// Returns deliveries of all partitions, newest first. A page may have fewer than `limit` and still a next one.
+    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        dispatch!(self.deliveries(query), Ok)
+    }
+
+    /// Schedules a delivery of any state at once: under its id, outside the order, with its schedule from the start.
+    ///
+    /// The owner gets a hint ([`Hint::Redelivered`]) in the same step.
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
+        dispatch!(self.redeliver(id), Ok)
+    }
 }

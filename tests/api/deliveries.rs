@@ -61,7 +61,7 @@ fn deliveries_without_the_scope_admin_are_forbidden() {
         }
         assert_eq!(list(&bridge, "ops", "").await, json!({"deliveries": [], "next": null}));
         send(&bridge, "eu-ops", Request::get("/deliveries?user=us-1")).await.problem(403, "forbidden");
-        for query in ["?state=lost", "?after=x", "?limit=0", "?limit=1001", "?since=now"] {
+        for query in ["?state=lost", "?after=x", "?limit=0", "?limit=1001", "?since=now", "?message=x"] {
             send(&bridge, "ops", Request::get(format!("/deliveries{query}")))
                 .await
                 .problem(400, "invalid-request");
@@ -201,6 +201,30 @@ fn dead_delivery_is_found_read_and_redelivered() {
         let done = delivery_when(&bridge, "", |delivery| delivery["state"] == "delivered").await;
         assert_eq!((&done["id"], done["attempts"].as_array().unwrap().len()), (&json!(id), 2));
         assert_eq!(receiver.seen(), [id, id], "under the same webhook-id");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn deliveries_of_a_message_are_found_by_its_id() {
+    beside(204, async |receiver| {
+        let bridge = bridge_for_port(receiver.address.port()).await;
+        let mut delivered = Vec::new();
+        for user in ["eu-1", "us-1", "eu-1"] {
+            delivered.push(deliver(&bridge, &receiver, user, "delivered").await);
+        }
+        for one in &delivered {
+            let page =
+                list(&bridge, "ops", &format!("?message={}", one["messageId"].as_str().unwrap())).await;
+            assert_eq!(page, json!({"deliveries": [one], "next": null}));
+        }
+        let message = delivered[1]["messageId"].as_str().unwrap();
+        let hidden = list(&bridge, "eu-ops", &format!("?message={message}")).await;
+        assert_eq!(ids(&hidden), [""; 0], "the key does not cover its user");
+        let dead = list(&bridge, "ops", &format!("?message={message}&state=dead")).await;
+        assert_eq!(ids(&dead), [""; 0]);
+        let unknown = list(&bridge, "ops", "?message=01JD9ZZZZZZZZZZZZZZZZZZZZZ").await;
+        assert_eq!(unknown, json!({"deliveries": [], "next": null}));
         bridge.finish().await;
     });
 }

@@ -136,6 +136,10 @@ fn invalid_parameters_are_refused() {
             ("?limit=1e2", &["query/limit"]),
             ("?limit=99999999999999999999999", &["query/limit"]),
             ("?limit=5&limit=5", &["query/limit"]),
+            ("?types=", &["query/types"]),
+            ("?types=replies", &["query/types"]),
+            ("?types=reply,,gap", &["query/types"]),
+            ("?types=reply&types=gap", &["query/types"]),
             ("?since=1&after=x", &["query/after", "query/since"]),
         ] {
             let mut found = pointers(bridge.api.get(format!("{EVENTS}{query}")).await);
@@ -155,6 +159,109 @@ fn invalid_parameters_are_refused() {
         let put = bridge.send(Request::new("PUT", EVENTS)).await;
         put.problem(405, "method-not-allowed");
         assert_eq!(put.header("allow"), Some("GET, HEAD"));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn unknown_type_is_refused_with_the_known_ones() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let problem = bridge.api.get(format!("{EVENTS}?types=reply,typing")).await;
+        let problem = problem.problem(400, "invalid-request");
+        let detail = problem["errors"][0]["detail"].as_str().unwrap();
+        for known in
+            ["reply", "message.answered", "message.failed", "userMessage", "platform", "gap", "chunk"]
+        {
+            assert!(detail.contains(known), "{detail}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn filtered_pages_fill_up_behind_other_events() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for _ in 0..3 {
+            turn(&bridge, &["one", "two"]).await;
+        }
+        while types(&page(&bridge, "").await).len() < 9 {}
+        let whole = page(&bridge, "?types=message.answered").await;
+        assert_eq!(types(&whole), ["message.answered"; 3]);
+        assert_eq!(whole["hasMore"], false);
+        // A page holds as many events of the types as it may, and its cursor is one for any filter.
+        let mut seen = Vec::new();
+        let mut query = String::new();
+        for more in [true, true, false] {
+            let one = page(&bridge, &format!("?types=message.answered,gap&limit=1{query}")).await;
+            assert_eq!((types(&one), &one["hasMore"]), (vec!["message.answered"], &json!(more)));
+            seen.push(one["events"][0]["data"]["id"].clone());
+            query = format!("&after={}", one["next"].as_str().unwrap());
+        }
+        let ids: Vec<_> = told(&whole).iter().map(|event| event["data"]["id"].clone()).collect();
+        assert_eq!(seen, ids);
+        let rest = page(&bridge, &format!("?limit=5{query}")).await;
+        assert_eq!((types(&rest), &rest["gap"]), (vec![], &json!(false)));
+        // The cursor passes what the filter leaves out.
+        let none = page(&bridge, "?types=userMessage").await;
+        assert_eq!((types(&none), &none["hasMore"]), (vec![], &json!(false)));
+        assert_eq!(types(&page(&bridge, &next(&none)).await), [""; 0]);
+        let first = page(&bridge, "?limit=1&types=reply").await;
+        let then = page(&bridge, &next(&first)).await;
+        assert_eq!(told(&then)[0]["data"]["text"], "two", "no event is skipped for another filter");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn long_poll_waits_for_the_named_types() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let ask = |types: &str| {
+            bridge.send(Request::get(format!("{EVENTS}?after=latest&types={types}")).prefer("wait=20"))
+        };
+        let (failed, silent) = tokio::join!(ask("message.failed"), async {
+            turn(&bridge, &["two"]).await;
+            bridge.script.next("alice", vec![Step::Ack]);
+            let silent = json!({"text": "hi", "turn": {"deadlineMs": 500}});
+            bridge.post("alice", &silent).await.problem(504, "no-reply")["message"].clone()
+        });
+        let failed = failed.message(200);
+        assert_eq!((types(&failed), &failed["events"][0]["data"]), (vec!["message.failed"], &silent));
+        // An answer at the end of the wait lies behind what was left out.
+        let waiting = bridge.send(Request::get(format!("{EVENTS}?types=gap")).prefer("wait=1")).await;
+        let empty = waiting.message(200);
+        assert_eq!(types(&empty), [""; 0]);
+        assert_eq!(types(&page(&bridge, &next(&empty)).await), [""; 0]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn typing_of_an_agent_reaches_a_poll_that_names_platform() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.next("alice", vec![Step::AgentStart, Step::Say("one".to_owned())]);
+        bridge.post("alice", &json!({"text": "hi", "turn": {"expectReplies": 1}})).await.message(200);
+        let typing = json!({"type": "events", "from": "bot", "message": {"type": "typing"}});
+        let latest = page(&bridge, "?after=latest").await;
+        let ask = |types: &str, wait: &str| {
+            let target = format!("{EVENTS}?after={}{types}", latest["next"].as_str().unwrap());
+            bridge.send(Request::get(target).prefer(wait))
+        };
+        let (asked, others, ()) = tokio::join!(ask("&types=platform", "wait=20"), ask("", "wait=2"), async {
+            for _ in 0..40 {
+                tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+                bridge.script.push("alice", vec![Step::Frame(typing.clone())]);
+            }
+        });
+        let asked = asked.message(200);
+        assert_eq!(asked["events"], json!([{"type": "platform", "data": {"event": typing}}]));
+        assert_eq!(asked["next"], latest["next"], "no cursor counts it");
+        assert_eq!(others.message(200)["events"], json!([]), "it is for readers that name its type");
+        assert_eq!(types(&page(&bridge, &next(&latest)).await), [""; 0], "the journal does not keep it");
         bridge.finish().await;
     });
 }

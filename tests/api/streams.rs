@@ -137,6 +137,38 @@ fn unsolicited_replies_are_streamed_too() {
 }
 
 #[test]
+fn filtered_stream_has_the_named_types_only() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one", "two"]).await;
+        let mut stream = bridge.api.events(&format!("{EVENTS}?types=message.answered,platform")).await;
+        let answered = stream.expect("message.answered").await;
+        let behind = stream.last_id.clone().unwrap();
+        let agent = vec![Step::AgentStart, Step::AgentSay("Hello".to_owned())];
+        bridge.script.push("alice", agent);
+        let mut seen = Vec::new();
+        while !seen.contains(&json!("typing")) {
+            let event = stream.next().await.unwrap();
+            assert_eq!(event.kind, "platform", "{event:?}");
+            let kind = event.data["data"]["event"]["message"]["type"].clone();
+            if kind == "typing" {
+                assert_eq!((event.id, event.data.get("seq")), (None, None), "the journal does not keep it");
+            }
+            seen.push(kind);
+        }
+        assert!(seen.contains(&json!("agent_connected")), "{seen:?}");
+        drop(stream);
+        // Its ids are cursors for any filter.
+        let resumed = Request::get(format!("{EVENTS}?types=reply")).header("Last-Event-ID", &behind);
+        let mut resumed = bridge.api.events_with(resumed).await;
+        assert_eq!(resumed.expect("reply").await["text"], "Hello");
+        assert_eq!(answered["replies"].as_array().unwrap().len(), 2);
+        drop(resumed);
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn whole_reply_follows_its_chunks() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;

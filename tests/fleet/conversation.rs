@@ -216,7 +216,11 @@ impl FleetWorld {
             | Effect::OutOfTurn(_)
             | Effect::FarOffTime
             | Effect::Chunk(_)
+            | Effect::Platform(_)
+            | Effect::Signal(..)
+            | Effect::Acknowledge(_)
             | Effect::Rest => {}
+            Effect::Erase => return Err("no user asks for an erasure".into()),
         }
         Ok(None)
     }

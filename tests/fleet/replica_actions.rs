@@ -179,9 +179,14 @@ impl FleetWorld {
             }
             // The simulation has no subscribers.
             Hint::Appended(_)
+            | Hint::Erased(..)
             | Hint::Chunk(..)
+            | Hint::Signal(..)
+            | Hint::Platform(..)
             | Hint::Observed(..)
             | Hint::Asked { .. }
+            | Hint::AskedList { .. }
+            | Hint::AnsweredList(..)
             | Hint::Redelivered(_)
             | Hint::Answered(..) => Ok(()),
             Hint::EndedLarge { .. } => Err("a message too large for a hint".into()),

@@ -1,4 +1,4 @@
-//! Subscribers at two hubs that share a real Redis: the hints between the replicas cross the network here.
+//! Two hubs that share a real Redis: the hints between the replicas cross the network here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use rtm_bridge::config::Config;
 use rtm_bridge::domain::fixtures::{new_message, sandbox_conversation};
 use rtm_bridge::domain::{
-    ConversationId, EntryBody, LinkState, LiveSignal, NewMessage, ReadStart, TurnOutcome, TurnRules,
+    ConversationId, EntryBody, LinkState, LiveSignal, NewMessage, ReadStart, SessionRequest, TurnOutcome,
+    TurnRules,
 };
 use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, HubThreads, Subscription};
 use rtm_bridge::metrics::{LabelSets, Metrics};
@@ -15,7 +16,7 @@ use rtm_bridge::store::{AcceptRequest, RedisStore, Store, outbox_events};
 use rtm_sandbox::Sandbox;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{RedisOptions, RedisServer, bot, quiet_platform, run};
+use crate::support::{RedisOptions, RedisServer, bot, find_text, quiet_platform, run};
 
 /// A timeout that is much shorter than the interval of renewals.
 const SOON: Duration = Duration::from_secs(10);
@@ -88,7 +89,7 @@ impl SubscribedReader {
             while self.ends < messages {
                 match self.subscription.next().await {
                     Some(LiveSignal::Look) => self.read().await,
-                    Some(LiveSignal::Chunk(_)) => {}
+                    Some(LiveSignal::Chunk(_) | LiveSignal::Platform(_)) => {}
                     None => panic!("the subscription was closed"),
                 }
             }
@@ -155,6 +156,45 @@ fn subscribers_and_status_queries_find_the_owner_over_redis() {
             replica.threads.stop(Instant::now() + SOON).await;
             assert_eq!(replica.metrics.subscribers.count.get(), 0);
             assert_eq!(replica.metrics.subscribers.conversations.get(), 0);
+            assert_eq!(replica.metrics.panics.get(), 0);
+        }
+        platform.stop().await;
+    });
+}
+
+#[test]
+fn erasure_leaves_no_trace_of_the_user_in_redis() {
+    run(async {
+        let server = RedisServer::start(RedisOptions::default()).await;
+        let platform = Sandbox::start(quiet_platform()).await.unwrap();
+        let replicas = [
+            RedisReplica::start("first", &server, &platform).await,
+            RedisReplica::start("second", &server, &platform).await,
+        ];
+        for (round, replica) in (1..).zip(replicas.iter().cycle().take(4)) {
+            say(replica.hub(), round).await;
+        }
+        let reader = SubscribedReader::begin(replicas[0].hub(), &alice(), ReadStart::Oldest).await;
+        assert!(!reader.places.is_empty());
+        drop(reader);
+        assert!(!find_text(&[&server], "alice").await.is_empty());
+        for (number, replica) in (10..).zip(&replicas) {
+            let request = NewMessage { session: SessionRequest::Erase, ..new_message(alice(), "erase") };
+            let accept = AcceptRequest {
+                watched: true,
+                ..accept_request(replica.hub().incarnation(), number, request)
+            };
+            replica.hub().erase(accept, SOON).await.unwrap();
+            assert_eq!(find_text(&[&server], "alice").await, [""; 0]);
+        }
+        // Each replica knows it, and the user may come back.
+        for replica in &replicas {
+            let state = replica.hub().state(&alice()).await.unwrap();
+            assert_eq!((state.last_seq, state.connection.state), (0, LinkState::Cold));
+        }
+        say(replicas[1].hub(), 20).await;
+        for replica in replicas {
+            replica.threads.stop(Instant::now() + SOON).await;
             assert_eq!(replica.metrics.panics.get(), 0);
         }
         platform.stop().await;

@@ -7,11 +7,12 @@ use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::fixtures::START;
 use rtm_bridge::domain::{
     AcceptedMessage, ConversationRecord, EndedBy, EntryBody, Message, MessageId, NewMessage, ProblemKind,
-    Reply, ReplyChunk, Timestamp, TurnOutcome, TurnRules,
+    Reply, ReplyChunk, SignalKind, Timestamp, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{AbandonReason, Effect, HistoryFailure, Input, Machine, SocketLoss};
-use rtm_bridge::rtm::{BotResponse, ConnectMode, HistoryPage, HistoryRecord, IncomingFrame};
+use rtm_bridge::rtm::{BotResponse, ConnectMode, DeliveryMarks, HistoryPage, HistoryRecord, IncomingFrame};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
+use serde_json::value::RawValue;
 
 use super::support::{accepted, advance, bot, event, plain, reply};
 
@@ -42,6 +43,10 @@ pub(super) struct Bench {
     pub(super) rebased: usize,
     pub(super) far_off_times: usize,
     pub(super) chunks: Vec<Arc<ReplyChunk>>,
+    pub(super) live_frames: Vec<Arc<RawValue>>,
+    pub(super) erasures: usize,
+    pub(super) signals: Vec<(SignalKind, u64)>,
+    pub(super) acknowledged: Vec<DeliveryMarks>,
     /// Every write, with repeats.
     pub(super) writes: Vec<Arc<ConversationWrite>>,
 }
@@ -87,6 +92,10 @@ impl Bench {
             rebased: 0,
             far_off_times: 0,
             chunks: Vec::new(),
+            live_frames: Vec::new(),
+            erasures: 0,
+            signals: Vec::new(),
+            acknowledged: Vec::new(),
             writes: Vec::new(),
             rests: 0,
         };
@@ -157,11 +166,15 @@ impl Bench {
                 Effect::Abandon(why) => self.abandons.push(why),
                 Effect::ReportLoss(id) => self.forgotten.push(id),
                 Effect::Rest => self.rests += 1,
+                Effect::Erase => self.erasures += 1,
+                Effect::Signal(signal, number) => self.signals.push((signal.kind, number)),
+                Effect::Acknowledge(marks) => self.acknowledged.push(marks),
                 Effect::ReadLane => self.lane_reads += 1,
                 Effect::Reconciled => self.rebased += 1,
                 Effect::OutOfTurn(_) => {}
                 Effect::FarOffTime => self.far_off_times += 1,
                 Effect::Chunk(chunk) => self.chunks.push(chunk),
+                Effect::Platform(frame) => self.live_frames.push(frame),
             }
         }
     }

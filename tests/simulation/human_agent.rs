@@ -122,7 +122,7 @@ fn silent_agent_after_a_loss_ends_the_turn_3_s_later() {
 
 #[test]
 fn sign_of_the_agent_after_a_loss_ends_the_doubt() {
-    let signs = [IncomingFrame::Typing, IncomingFrame::AgentStart(event()), line("ms-1")];
+    let signs = [IncomingFrame::Typing(event()), IncomingFrame::AgentStart(event()), line("ms-1")];
     for sign in signs {
         let mut bench = with_agent_after_a_loss();
         bench.give(Input::Frame(sign));
@@ -211,7 +211,7 @@ fn event_frames_are_journaled_and_noise_is_not() {
         IncomingFrame::SessionStart { session_id: None, event: frame("session_start") },
         IncomingFrame::Active { session_id: None, session_continues: true },
         IncomingFrame::AgentStart(frame("agent_session_start")),
-        IncomingFrame::Typing,
+        IncomingFrame::Typing(event()),
         IncomingFrame::AgentEnd(frame("agent_session_end")),
         IncomingFrame::WaitingForInput,
         IncomingFrame::Unknown(frame("never_heard_of")),
@@ -222,6 +222,7 @@ fn event_frames_are_journaled_and_noise_is_not() {
     ] {
         bench.give(Input::Frame(told));
     }
+    assert_eq!(bench.live_frames.len(), 1, "typing goes to live readers");
     let changes = bench.writes[from..].iter().flat_map(|write| &write.changes);
     let told: Vec<_> = changes
         .filter_map(|change| match change {

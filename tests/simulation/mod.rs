@@ -11,6 +11,7 @@ mod connect_message;
 mod connection;
 mod echoes;
 mod end_session;
+mod erasure;
 mod failover;
 mod handoff;
 mod human_agent;
@@ -29,6 +30,7 @@ mod store;
 mod streams;
 pub(crate) mod support;
 pub(crate) mod trace;
+mod user_signals;
 mod world;
 
 use std::collections::BTreeMap;

@@ -211,9 +211,16 @@ impl MachineTrial {
                 let nothing = self.write.is_none() && self.socket == SocketModel::None;
                 assert!(nothing, "rests with something in hand");
             }
+            Effect::Erase => panic!("no user asks for an erasure"),
             Effect::ReportLoss(id) => panic!("{id} is lost in a store that loses nothing"),
             Effect::Reconciled => panic!("writes are lost in a store that loses nothing"),
-            Effect::Ping | Effect::OutOfTurn(_) | Effect::FarOffTime | Effect::Chunk(_) => {}
+            Effect::Ping
+            | Effect::OutOfTurn(_)
+            | Effect::FarOffTime
+            | Effect::Chunk(_)
+            | Effect::Platform(_)
+            | Effect::Signal(..)
+            | Effect::Acknowledge(_) => {}
         }
     }
 

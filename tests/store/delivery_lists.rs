@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use rtm_bridge::domain::fixtures::START;
 use rtm_bridge::domain::{
-    BotName, ConversationId, Delivery, DeliveryId, DeliveryState, NewDelivery, Timestamp, UserId,
+    BotName, ConversationId, Delivery, DeliveryId, DeliveryState, MessageId, NewDelivery, Timestamp, UserId,
 };
 use rtm_bridge::store::{
     ConversationChange, DEAD_TTL, DeliveryPage, DeliveryQuery, MemoryStats, RedeliverResult, RetryDecision,
@@ -140,6 +141,33 @@ pub(super) async fn deliveries_are_listed_page_by_page(fixture: StoreFixture) {
         let query = DeliveryQuery { before: Some(*before), ..everything() };
         assert_eq!(list(&fixture, query, 2).await, written[place + 1..], "only what is older");
     }
+}
+
+pub(super) async fn deliveries_of_a_message_are_listed(fixture: StoreFixture) {
+    let mut owner = fixture.own(&conversation("alice")).await;
+    let [one, other] = [1, 2].map(|number| MessageId::new(START, number));
+    let mut written = Vec::new();
+    // Far more of another message are newer and older.
+    for message in (0..40).map(|number| if number % 20 == 7 { Some(one) } else { Some(other) }).chain([None])
+    {
+        let at = owner.now().await;
+        let reply = owner.reply(at, None, "hello");
+        let new = NewDelivery { message, ..delivery(&owner, at, HOOK) };
+        written.push((new.id, message));
+        owner.write(vec![reply, ConversationChange::Deliver(Box::new(new))]).await.unwrap();
+        fixture.pass(Duration::from_millis(2)).await;
+    }
+    written.reverse();
+    for message in [one, other, MessageId::new(START, 3)] {
+        let expected = written.iter().filter(|(_, of)| *of == Some(message)).map(|(id, _)| *id);
+        let expected: Vec<_> = expected.collect();
+        for limit in [1000, 1] {
+            let query = DeliveryQuery { message: Some(message), ..everything() };
+            assert_eq!(list(&fixture, query, limit).await, expected, "{message} by {limit}");
+        }
+    }
+    let dead = DeliveryQuery { message: Some(one), state: Some(DeliveryState::Dead), ..everything() };
+    assert!(list(&fixture, dead, 10).await.is_empty(), "it is one filter of several");
 }
 
 pub(super) async fn deliveries_are_listed_by_filter(fixture: StoreFixture) {

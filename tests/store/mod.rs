@@ -16,6 +16,7 @@ mod deliveries;
 mod delivery_attempts;
 mod delivery_lists;
 mod delivery_worker;
+mod erasure;
 mod hints;
 mod journal_pages;
 mod leases;
@@ -167,6 +168,14 @@ contract! {
         idle_conversation_leaves_the_index_after_a_day
         place_of_a_changed_conversation_stays_valid
     }
+    erasure {
+        erasure_leaves_nothing_of_the_conversation
+        erasure_finds_the_names_of_expired_deliveries
+        erasure_can_be_repeated
+        erasure_is_fenced
+        watchers_get_a_hint_at_an_erasure
+        conversation_begins_anew_after_its_erasure
+    }
     observers {
         observer_gets_a_hint_at_each_appending_write
         expired_observer_gets_no_hint
@@ -216,6 +225,7 @@ contract! {
         page_of_deliveries_is_bounded_in_bytes
         receivers_answers_count_in_a_page
         deliveries_are_listed_by_filter
+        deliveries_of_a_message_are_listed
         settled_delivery_expires_and_pending_one_stays
         deliveries_leave_nothing_behind
     }

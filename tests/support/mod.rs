@@ -27,7 +27,8 @@ pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{OTHER_SECRET, ReceivedRequest, Receiver, ReceiverAnswer, SECRET};
 pub(crate) use redis::{
-    Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, keys, nothing_left, shift,
+    Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, find_text, free_port, keys, nothing_left,
+    shift,
 };
 pub(crate) use served_replica::ServedReplica;
 

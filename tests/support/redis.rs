@@ -1,12 +1,14 @@
 //! Real Redis servers for tests, on free loopback ports, each with a directory of its own. They end with the test.
 
 mod cluster;
+mod contents;
 mod expiry;
 mod resp;
 mod sentinel;
 mod server;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use contents::find_text;
 pub(crate) use expiry::{keys, nothing_left, shift};
 pub(crate) use resp::Resp;
 pub(crate) use sentinel::Sentinels;

@@ -89,6 +89,11 @@ impl<'a> EventView<'a> {
         Self { seq: None, kind: EventKind::Chunk, at: None, data }
     }
 
+    /// Converts a frame of the platform that the journal does not keep.
+    pub(super) const fn from_live(frame: &'a RawValue) -> Self {
+        Self { seq: None, kind: EventKind::Platform, at: None, data: EventData::Platform { event: frame } }
+    }
+
     /// Returns the event for entries that have expired or that the store lost.
     pub(super) const fn gap() -> Self {
         Self { seq: None, kind: EventKind::Gap, at: None, data: EventData::Gap { reason: "notKept" } }
@@ -122,11 +127,6 @@ pub(super) fn write_id(cursor: Cursor, stream: &mut Vec<u8>) {
     stream.extend_from_slice(b"id: ");
     stream.extend_from_slice(cursor.to_string().as_bytes());
     stream.push(b'\n');
-}
-
-/// Returns true for an entry that callers see.
-pub(super) fn is_visible(item: &EntryWithMessage) -> bool {
-    EventKind::of(&item.entry.body).is_some()
 }
 
 impl<'a> ExpiredMessageView<'a> {

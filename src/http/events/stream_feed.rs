@@ -11,6 +11,7 @@ use std::vec;
 
 use bytes::Bytes;
 
+use super::event_filter::EventFilter;
 use super::event_view::{EventView, write_id};
 use crate::domain::{
     ConversationId, Cursor, EntryWithMessage, EventKind, JournalPage, LiveSignal, ReadStart,
@@ -33,6 +34,7 @@ pub(super) enum FeedStep {
 #[derive(Debug)]
 pub(super) struct StreamFeed {
     conversation: ConversationId,
+    filter: EventFilter,
     /// Bytes outside the journal, written first: the reconnect delay, chunks and comments.
     pending: Option<(Vec<u8>, Option<EventKind>)>,
     /// Entries of the last page that are not written yet.
@@ -51,9 +53,15 @@ pub(super) struct StreamFeed {
 
 impl StreamFeed {
     /// Creates a stream that begins with this page. A client that loses it reconnects after `retry` milliseconds.
-    pub(super) fn new(conversation: ConversationId, first: JournalPage, retry: u32) -> Self {
+    pub(super) fn new(
+        conversation: ConversationId,
+        filter: EventFilter,
+        first: JournalPage,
+        retry: u32,
+    ) -> Self {
         let mut feed = Self {
             conversation,
+            filter,
             pending: Some((format!("retry: {retry}\n\n").into_bytes(), None)),
             entries: Vec::new().into_iter(),
             gap: false,
@@ -71,7 +79,7 @@ impl StreamFeed {
         if let Some((bytes, kind)) = self.pending.take() {
             return FeedStep::Write(bytes.into(), kind);
         }
-        if std::mem::take(&mut self.gap) {
+        if std::mem::take(&mut self.gap) && self.filter.covers(EventKind::Gap) {
             // This cursor lies before the kept entries, so a client that resumes there does not get the gap again.
             let before = self.entries.as_slice().first().map_or(self.next.seq, |item| item.entry.seq - 1);
             let id = Cursor { seq: before, at: None, ..self.next };
@@ -79,7 +87,9 @@ impl StreamFeed {
             return written(&EventView::gap(), id);
         }
         for item in self.entries.by_ref() {
-            if let Some(event) = EventView::from_entry(&item, &self.conversation) {
+            if self.filter.covers_entry(&item)
+                && let Some(event) = EventView::from_entry(&item, &self.conversation)
+            {
                 let id = Cursor::behind(self.next.epoch, &item.entry);
                 self.last_id = Some(id);
                 return written(&event, id);
@@ -114,12 +124,13 @@ impl StreamFeed {
     pub(super) fn signal_received(&mut self, signal: Option<LiveSignal>) {
         match signal {
             Some(LiveSignal::Look) => self.behind = true,
-            Some(LiveSignal::Chunk(chunk)) => {
-                let mut bytes = Vec::new();
-                let event = EventView::from_chunk(&chunk);
-                event.write(None, &mut bytes);
-                self.pending = Some((bytes, Some(event.kind)));
+            Some(LiveSignal::Chunk(chunk)) if self.filter.covers(EventKind::Chunk) => {
+                self.pending = Some(live(&EventView::from_chunk(&chunk)));
             }
+            Some(LiveSignal::Platform(frame)) if self.filter.names(EventKind::Platform) => {
+                self.pending = Some(live(&EventView::from_live(&frame)));
+            }
+            Some(LiveSignal::Chunk(_) | LiveSignal::Platform(_)) => {}
             None => {
                 self.behind = true;
                 self.ended = true;
@@ -131,6 +142,13 @@ impl StreamFeed {
     pub(super) fn keep_alive(&mut self) {
         self.pending = Some((b":\n\n".to_vec(), None));
     }
+}
+
+/// Returns the bytes of an event that no cursor counts.
+fn live(event: &EventView<'_>) -> (Vec<u8>, Option<EventKind>) {
+    let mut bytes = Vec::new();
+    event.write(None, &mut bytes);
+    (bytes, Some(event.kind))
 }
 
 fn written(event: &EventView<'_>, id: Cursor) -> FeedStep {

@@ -1,9 +1,11 @@
 //! Tests of streams that need a clock or a hub of their own. All others are in `tests/api`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::body::MessageBody as _;
 use futures_util::future::poll_fn;
+use tokio::time::Instant;
 
 use super::*;
 use crate::config::Config;
@@ -32,7 +34,10 @@ fn silent_stream_sends_comments_and_ends_at_the_drain() {
         let conversation = ConversationId::new(name, crate::domain::UserId::new("alice").unwrap());
         let request = actix_web::test::TestRequest::get().to_http_request();
         let caller = CallerIdentity::Anonymous;
-        let stream = open_stream(&context, caller, &request, conversation, ReadStart::Latest).await.unwrap();
+        let stream =
+            open_stream(&context, caller, &request, conversation, ReadStart::Latest, EventFilter::default())
+                .await
+                .unwrap();
         let mut body = stream.into_body();
         let mut pieces = Vec::new();
         while pieces.len() < 5 {

@@ -109,6 +109,7 @@ impl MembershipWorker {
         if *self.live.borrow() != live {
             info!(replicas = live.len(), "the fleet has changed");
             self.assignment.replace(Assignment::over(&live));
+            self.setup.fleet.send_replace(live.as_slice().into());
             self.live.replace(live);
         }
     }

@@ -1,11 +1,12 @@
 //! The hints of other replicas, and the check that hints arrive.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::MembershipWorker;
-use crate::domain::Partition;
+use crate::domain::{ConversationId, Partition};
 use crate::hub::shard::ShardCommand;
 use crate::store::{Hint, HintStream, OutboxEvent};
 
@@ -37,15 +38,28 @@ impl MembershipWorker {
             }
             Hint::Woken(ref conversation)
             | Hint::EndedLarge { ref conversation, .. }
+            | Hint::Erased(ref conversation, _)
             | Hint::Appended(ref conversation) => {
                 self.forward_or_resync(Partition::of(conversation), hint);
             }
             Hint::Chunk(ref conversation, _)
+            | Hint::Platform(ref conversation, _)
+            | Hint::Signal(ref conversation, _)
             | Hint::Observed(ref conversation, _)
             | Hint::Asked { ref conversation, .. } => {
                 self.forward(self.leases().shard(Partition::of(conversation)), hint);
             }
-            Hint::Answered(number, _) => {
+            Hint::AskedList { conversations, by, number } => {
+                let mut of_shards: BTreeMap<usize, Vec<ConversationId>> = BTreeMap::new();
+                for conversation in conversations {
+                    let shard = self.leases().shard(Partition::of(&conversation));
+                    of_shards.entry(shard).or_default().push(conversation);
+                }
+                for (shard, conversations) in of_shards {
+                    self.forward(shard, Hint::AskedList { conversations, by, number });
+                }
+            }
+            Hint::Answered(number, _) | Hint::AnsweredList(number, _) => {
                 // The remainder of the number is the shard that asked.
                 let shards = u64::try_from(self.setup.shards.len()).unwrap_or(u64::MAX);
                 let asked = number.checked_rem(shards).and_then(|shard| usize::try_from(shard).ok());
@@ -102,11 +116,16 @@ const fn kind(hint: &Hint) -> &'static str {
         Hint::Woken(_) => "woken",
         Hint::Ended(_) => "ended",
         Hint::EndedLarge { .. } => "ended_large",
+        Hint::Erased(..) => "erased",
         Hint::Appended(_) => "appended",
         Hint::Chunk(..) => "chunk",
+        Hint::Platform(..) => "platform",
+        Hint::Signal(..) => "signal",
         Hint::Observed(..) => "observed",
         Hint::Asked { .. } => "asked",
         Hint::Answered(..) => "answered",
+        Hint::AskedList { .. } => "asked_list",
+        Hint::AnsweredList(..) => "answered_list",
         Hint::Redelivered(_) => "redelivered",
         Hint::Fleet => "fleet",
         Hint::Echo(_) => "echo",

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
@@ -43,6 +43,8 @@ pub(crate) struct MembershipSetup {
     pub(crate) leases: Arc<LeaseTable>,
     pub(crate) shards: Arc<[ShardHandle]>,
     pub(crate) metrics: FleetMetrics,
+    /// The live replicas, for lists of conversations.
+    pub(crate) fleet: watch::Sender<Arc<[ReplicaIdentity]>>,
     /// Events for the webhook worker.
     pub(crate) outbox_events: OutboxEventSender,
 }
@@ -178,6 +180,7 @@ mod tests {
             leases: Arc::clone(leases),
             shards: [].into(),
             metrics: metrics().fleet.clone(),
+            fleet: watch::channel(Arc::default()).0,
             outbox_events: crate::store::outbox_events().0,
         };
         MembershipWorker::new(setup, oneshot::channel().0)

@@ -113,11 +113,13 @@ impl Shard {
                 // A message arrived during the eviction.
                 Ok(ExitReason::Rested)
                     if (!mailbox.is_empty() || mailbox.open() > 0) && part.active_fence() == Some(fence) => {}
+                // A message may have been accepted since, and its hint came to the conversation that was erased.
+                Ok(ExitReason::Erased) if part.active_fence() == Some(fence) => {}
                 Ok(ExitReason::Fenced) => {
                     self.setup.leases.suspect(part.partition, fence);
                     break;
                 }
-                Ok(ExitReason::Rested | ExitReason::Stopped) => break,
+                Ok(ExitReason::Rested | ExitReason::Stopped | ExitReason::Erased) => break,
                 Err(_) => {
                     self.setup.metrics.panics.inc();
                     error!(bot = %bot.name, "a conversation's task panicked, its open messages fail; this is a bug");

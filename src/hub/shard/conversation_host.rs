@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde_json::value::RawValue;
+
 use super::super::connect_limiter::ConnectDemand;
 use super::Shard;
 use crate::config::BotConfig;
@@ -68,6 +70,13 @@ impl ConversationHost for Shard {
         self.waiters.borrow_mut().complete(message);
     }
 
+    fn erased(&self, conversation: &ConversationId, messages: &[MessageId]) {
+        for &id in messages {
+            self.writing(conversation, id);
+            self.waiters.borrow_mut().complete_erased(id);
+        }
+    }
+
     fn appended(&self, conversation: &ConversationId) {
         self.publish_look(conversation);
     }
@@ -85,6 +94,11 @@ impl ConversationHost for Shard {
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>) {
         self.publish_chunk(conversation, &chunk);
         self.forward_chunk(conversation, &chunk);
+    }
+
+    fn platform(&self, conversation: &ConversationId, frame: &Arc<RawValue>) {
+        self.publish_platform(conversation, frame);
+        self.forward_platform(conversation, frame);
     }
 
     fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>) {

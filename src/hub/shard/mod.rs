@@ -21,6 +21,7 @@ mod conversation_host;
 mod handoff;
 mod head_deadline;
 mod hint_sender;
+mod list_query;
 mod ownership;
 mod partition_state;
 mod publishing;
@@ -47,6 +48,7 @@ use tokio::time::interval;
 use tracing::warn;
 
 pub(crate) use self::accept::AcceptCommand;
+pub(crate) use self::list_query::ListQuery;
 use self::partition_state::PartitionState;
 pub(crate) use self::status_query::StatusQuery;
 use super::connect_limiter::ConnectLimiter;
@@ -54,7 +56,7 @@ use super::lease_table::LeaseTable;
 use super::subscription::Publisher;
 use super::waiters::{CompletionSender, WaiterTable};
 use crate::config::BotConfig;
-use crate::domain::{AcceptedMessage, BotName, ConversationId, MessageId, Partition, Timestamp};
+use crate::domain::{AcceptedMessage, BotName, ConversationId, MessageId, Partition, Timestamp, UserSignal};
 use crate::link::{Grant, Input, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
 use crate::store::{self, Hint, Ownership, Store};
@@ -80,6 +82,10 @@ pub(crate) enum ShardCommand {
     Subscribe { conversation: ConversationId, publisher: Publisher, subscribed: oneshot::Sender<()> },
     /// Asks for the status of a conversation.
     Query(StatusQuery),
+    /// Asks for the status of many conversations.
+    QueryList(ListQuery),
+    /// Passes a signal of a user on to its conversation.
+    Signal(ConversationId, UserSignal),
     /// A hint of another replica.
     Hint(Hint),
     /// Answers when no message is open any more.
@@ -231,6 +237,8 @@ impl Shard {
                 self.subscribe(conversation, publisher, subscribed);
             }
             ShardCommand::Query(query) => self.query_status(query),
+            ShardCommand::QueryList(query) => self.query_list(query),
+            ShardCommand::Signal(conversation, signal) => self.signal(&conversation, signal),
             ShardCommand::Hint(hint) => self.on_hint(hint),
             ShardCommand::Drain { done } => {
                 let shard = Rc::clone(self);
@@ -251,11 +259,16 @@ impl Shard {
             Hint::Woken(conversation) => self.wake(conversation),
             Hint::Ended(message) => self.waiters.borrow_mut().complete(message),
             Hint::EndedLarge { conversation, id } => self.resync_message_soon(conversation, id),
+            Hint::Erased(_, id) => self.waiters.borrow_mut().complete_erased(id),
             Hint::Appended(conversation) => self.publish_look(&conversation),
             Hint::Chunk(conversation, chunk) => self.publish_chunk(&conversation, &chunk),
+            Hint::Platform(conversation, frame) => self.publish_platform(&conversation, &frame),
             Hint::Observed(conversation, by) => self.note_remote_subscriber(conversation, by),
+            Hint::Signal(conversation, signal) => self.signal(&conversation, signal),
             Hint::Asked { conversation, by, number } => self.answer_query(&conversation, by, number),
             Hint::Answered(number, connection) => self.on_query_answer(number, *connection),
+            Hint::AskedList { conversations, by, number } => self.answer_list(conversations, by, number),
+            Hint::AnsweredList(number, answer) => self.on_list_answer(number, answer),
             // The membership thread acts on these itself.
             Hint::Redelivered(_) | Hint::Fleet | Hint::Echo(_) | Hint::Subscribed => {}
         }
@@ -279,6 +292,14 @@ impl Shard {
         match part.mailbox(&conversation) {
             Some(mailbox) => mailbox.post(Input::Woken),
             None => self.start(part, conversation),
+        }
+    }
+
+    /// Passes a signal on to its conversation. One without a socket has no use for it.
+    fn signal(&self, conversation: &ConversationId, signal: UserSignal) {
+        let part = self.partition(Partition::of(conversation));
+        if let Some(mailbox) = part.and_then(|part| part.mailbox(conversation)) {
+            mailbox.post(Input::Signal(signal));
         }
     }
 

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
@@ -73,10 +74,27 @@ impl Shard {
 
     /// Forwards a chunk of an own conversation to the other replicas with subscribers.
     pub(super) fn forward_chunk(&self, conversation: &ConversationId, chunk: &Arc<ReplyChunk>) {
+        self.forward_live(conversation, || Hint::Chunk(conversation.clone(), Arc::clone(chunk)));
+    }
+
+    /// Sends a frame that the journal does not keep to the local subscribers.
+    pub(super) fn publish_platform(&self, conversation: &ConversationId, frame: &Arc<RawValue>) {
+        if let Some(part) = self.partition(Partition::of(conversation)) {
+            part.subscribers.borrow_mut().platform(conversation, frame);
+        }
+    }
+
+    /// Forwards a signal of an own conversation to the other replicas with subscribers.
+    fn forward_live(&self, conversation: &ConversationId, hint: impl Fn() -> Hint) {
         let Some(part) = self.partition(Partition::of(conversation)) else { return };
         for replica in part.subscribers.borrow().remote_replicas(conversation, Instant::now()) {
-            self.hint_sender.send(replica, Hint::Chunk(conversation.clone(), Arc::clone(chunk)));
+            self.hint_sender.send(replica, hint());
         }
+    }
+
+    /// Forwards such a frame of an own conversation to the other replicas with subscribers.
+    pub(super) fn forward_platform(&self, conversation: &ConversationId, frame: &Arc<RawValue>) {
+        self.forward_live(conversation, || Hint::Platform(conversation.clone(), Arc::clone(frame)));
     }
 
     /// Notes that another replica has subscribers of the conversation.

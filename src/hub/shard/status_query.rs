@@ -8,9 +8,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::list_query::StatusList;
 use super::{Shard, spawn};
 use crate::domain::{ConnectionStatus, ConversationId, ConversationState, LinkState, Partition};
 use crate::hub::{COMMAND_TIMEOUT, HubError};
@@ -30,6 +31,8 @@ pub(crate) struct StatusQuery {
 #[derive(Debug, Default)]
 pub(super) struct PendingQueries {
     pub(super) waiting: RefCell<HashMap<u64, oneshot::Sender<ConnectionStatus>>>,
+    /// Lists that wait for answers.
+    pub(super) lists: RefCell<HashMap<u64, mpsc::Sender<StatusList>>>,
     asked: Cell<u64>,
 }
 
@@ -63,7 +66,7 @@ impl Shard {
     }
 
     /// Returns the number of a new query. Its remainder by the number of shards is this shard, so the answer finds it.
-    fn next_query(&self) -> u64 {
+    pub(super) fn next_query(&self) -> u64 {
         let wide = |number: usize| u64::try_from(number).unwrap_or_default();
         let asked = self.queries.asked.get().wrapping_add(1);
         self.queries.asked.set(asked);
@@ -101,7 +104,7 @@ impl Shard {
 
     /// Returns the connection status of a conversation in a partition of this replica. A conversation that is not in
     /// memory has no connection and wants none.
-    fn local_connection(&self, conversation: &ConversationId) -> Option<ConnectionStatus> {
+    pub(super) fn local_connection(&self, conversation: &ConversationId) -> Option<ConnectionStatus> {
         let part = self.partition(Partition::of(conversation))?;
         let mailbox = part.mailbox(conversation);
         match mailbox {
@@ -112,11 +115,16 @@ impl Shard {
 
     /// Answers a query of another replica.
     pub(super) fn answer_query(&self, conversation: &ConversationId, by: Incarnation, number: u64) {
-        let connection = self.local_connection(conversation).unwrap_or_else(|| ConnectionStatus {
+        let connection = self.connection_or_moving(conversation);
+        self.hint_sender.send(by, Hint::Answered(number, Box::new(connection)));
+    }
+
+    /// Returns the connection status of a conversation for another replica that takes this one for the owner.
+    pub(super) fn connection_or_moving(&self, conversation: &ConversationId) -> ConnectionStatus {
+        self.local_connection(conversation).unwrap_or_else(|| ConnectionStatus {
             reason: Some("the conversation is moving from one replica to another".into()),
             ..ConnectionStatus::default()
-        });
-        self.hint_sender.send(by, Hint::Answered(number, Box::new(connection)));
+        })
     }
 
     /// Takes the answer of another replica. A query that timed out ignores it.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::super::subscription::{PublishResult, Publisher};
@@ -47,6 +48,11 @@ impl SubscriberTable {
     /// Sends a chunk to the local subscribers of a conversation.
     pub(super) fn chunk(&mut self, conversation: &ConversationId, chunk: &Arc<ReplyChunk>) -> PublishCount {
         self.publish(conversation, |publisher| publisher.chunk(chunk))
+    }
+
+    /// Sends a frame that the journal does not keep to the local subscribers of a conversation.
+    pub(super) fn platform(&mut self, conversation: &ConversationId, frame: &Arc<RawValue>) {
+        self.publish(conversation, |publisher| publisher.platform(frame));
     }
 
     /// Has all local subscribers look for new entries.

@@ -8,11 +8,12 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
-use crate::domain::fixtures::sandbox_conversation;
-use crate::domain::{Callback, LiveSignal, Message, ReplyChunk, TurnOutcome};
+use crate::domain::fixtures::{raw_json, sandbox_conversation};
+use crate::domain::{Callback, LiveSignal, ReplyChunk, TurnOutcome};
 use crate::hub::subscription::{Subscription, subscription};
 use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::hub::threads::{open_shard, setups};
+use crate::hub::waiters::Completion;
 use crate::link::ConversationHost as _;
 use crate::store::{AcceptResult, ClaimMode, DrainReason, Fence, Incarnation, OutboxEvent, QueueId};
 use rtm_sandbox::{Sandbox, SandboxOptions};
@@ -72,7 +73,7 @@ async fn releasing(
 }
 
 /// Returns an accepted message, and the receiver of its end.
-async fn post(shard: &Shard, number: u128) -> (Arc<AcceptedMessage>, oneshot::Receiver<Option<Message>>) {
+async fn post(shard: &Shard, number: u128) -> (Arc<AcceptedMessage>, oneshot::Receiver<Completion>) {
     let accept = accept_by(ME, number, "alice", "Hello");
     let (waiter, completion) = oneshot::channel();
     shard.waiters.borrow_mut().add(accept.message.conversation.clone(), accept.id, waiter);
@@ -82,8 +83,9 @@ async fn post(shard: &Shard, number: u128) -> (Arc<AcceptedMessage>, oneshot::Re
     (message, completion)
 }
 
-async fn answered(completion: oneshot::Receiver<Option<Message>>) {
-    let message = timeout(GUARD, completion).await.expect("an end").unwrap().unwrap();
+async fn answered(completion: oneshot::Receiver<Completion>) {
+    let completion = timeout(GUARD, completion).await.expect("an end").unwrap();
+    let Completion::Ended(message) = completion else { panic!("{completion:?}") };
     assert!(matches!(message.progress.outcome, Some(TurnOutcome::Answered(_))), "{message:?}");
 }
 
@@ -370,6 +372,18 @@ async fn chunks_go_to_replicas_with_subscribers_only() {
             assert_eq!(chunk.index, index);
         }
         assert_eq!(shard.setup.metrics.subscribers.chunks.get(), 49);
+        let frame = Arc::from(raw_json(r#"{"type":"events"}"#));
+        shard.platform(&alice(), &frame);
+        let told = async {
+            loop {
+                if let Hint::Platform(conversation, frame) = hints.next().await {
+                    return (conversation, frame.get().to_owned());
+                }
+            }
+        };
+        let told = timeout(GUARD, told).await.expect("a frame");
+        assert_eq!(told, (alice(), frame.get().to_owned()));
+        assert!(matches!(subscription.next().await, Some(LiveSignal::Platform(_))));
         shard.stop().await;
     })
     .await;

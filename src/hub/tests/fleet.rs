@@ -1,7 +1,8 @@
 //! A fleet in one process: several hubs over one memory store and one simulated platform.
 
 use super::*;
-use crate::store::{self, ClaimMode, MemoryStore, Ownership, ReplicaIdentity};
+use crate::domain::{LinkState, SessionRequest};
+use crate::store::{self, ClaimMode, ConversationQuery, MemoryStore, Ownership, ReplicaIdentity};
 
 /// The lifetime of a lease, short enough for tests to wait for.
 const LEASE: Duration = Duration::from_secs(2);
@@ -399,5 +400,89 @@ async fn partition_with_a_long_turn_moves_and_the_turn_continues() {
         let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
         assert!(matches!(message.progress.outcome, Some(TurnOutcome::Answered(_))), "{message:?}");
     }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn owners_report_the_conversations_of_a_list() {
+    let mut fleet = HubFleet::start(3, false).await;
+    for user in 0..12 {
+        fleet.say(0, &format!("user-{user}"), "/echo quack").await;
+    }
+    let query = ConversationQuery { limit: 100, ..ConversationQuery::default() };
+    for at in 0..3 {
+        let (listed, next) = fleet.replica(at).hub().conversations(&query).await.unwrap();
+        assert_eq!((listed.len(), next), (12, None));
+        for ListedConversation { summary, connection, owner } in listed {
+            let of = fleet.owner(summary.conversation.user().as_str());
+            assert_eq!(
+                (connection.state, owner),
+                (LinkState::Ready, Some(name(of))),
+                "{}",
+                summary.conversation
+            );
+        }
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn silent_owner_leaves_its_part_of_a_list_cold() {
+    let mut fleet = HubFleet::start(2, true).await;
+    let (ours, others) = (fleet.user(0, true), fleet.user(0, false));
+    for user in [&ours, &others] {
+        fleet.say(0, user, "/echo quack").await;
+    }
+    let query = ConversationQuery { limit: 100, ..ConversationQuery::default() };
+    let (listed, _) = fleet.replica(0).hub().conversations(&query).await.unwrap();
+    for ListedConversation { summary, connection, owner } in &listed {
+        let is_ours = summary.conversation.user().as_str() == ours;
+        let expected = if is_ours { LinkState::Ready } else { LinkState::Cold };
+        assert_eq!((connection.state, connection.reason.is_none()), (expected, is_ours));
+        assert!(owner.is_some(), "the owner is live");
+    }
+    assert_eq!(listed.len(), 2);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn any_replica_erases_a_conversation_with_its_waiters() {
+    let mut fleet = HubFleet::start(3, false).await;
+    let user = fleet.user(0, true);
+    let conversation = sandbox_conversation(&user);
+    fleet.say(1, &user, "/echo quack").await;
+    // The bot never answers this one.
+    let open = fleet.accept(2, &user, "/silent");
+    let id = open.id;
+    let (waiting, asked) = (fleet.replica(2).hub().clone(), fleet.replica(1).hub().clone());
+    let mut request = fleet.accept(1, &user, "erase");
+    request.message.session = SessionRequest::Erase;
+    let erased = async {
+        while waiting.store.message(&conversation, id, None).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        asked.erase(request, GUARD).await
+    };
+    let (waited, erased) = tokio::join!(waiting.post(open, Some(GUARD)), erased);
+    erased.unwrap();
+    assert!(matches!(waited, Err(HubError::Erased)), "{waited:?}");
+    assert!(asked.is_unknown(&conversation).await.unwrap());
+    for replica in fleet.live() {
+        assert_eq!(replica.metrics.fleet.messages_lost.get(), 0);
+    }
+    assert!(matches!(fleet.say(2, &user, "/echo quack").await, TurnOutcome::Answered(_)));
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn erasure_is_done_without_hints_too() {
+    let mut fleet = HubFleet::start(2, true).await;
+    let user = fleet.user(0, false);
+    fleet.say(0, &user, "/echo quack").await;
+    let mut request = fleet.accept(0, &user, "erase");
+    request.message.session = SessionRequest::Erase;
+    let hub = fleet.replica(0).hub().clone();
+    hub.erase(request, GUARD).await.unwrap();
+    assert!(hub.is_unknown(&sandbox_conversation(&user)).await.unwrap());
     fleet.stop().await;
 }

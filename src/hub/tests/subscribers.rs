@@ -48,7 +48,7 @@ impl HubSubscriber {
             {
                 match self.subscription.next().await {
                     Some(LiveSignal::Look) => self.read_pages().await,
-                    Some(LiveSignal::Chunk(_)) => {}
+                    Some(LiveSignal::Chunk(_) | LiveSignal::Platform(_)) => {}
                     None => panic!("the subscription was closed"),
                 }
             }
@@ -172,6 +172,14 @@ async fn chunks_cross_replicas_and_a_slow_subscriber_is_dropped() {
     fleet.store.hint(at.incarnation(), &Hint::Chunk(sandbox_conversation(&user), chunk(7))).await.unwrap();
     match timeout(SOON, subscriber.subscription.next()).await.expect("a piece") {
         Some(LiveSignal::Chunk(piece)) => assert_eq!(piece, chunk(7)),
+        other => panic!("{other:?}"),
+    }
+    let frame: Arc<serde_json::value::RawValue> =
+        Arc::from(crate::domain::fixtures::raw_json(r#"{"type":"events"}"#));
+    let hint = Hint::Platform(sandbox_conversation(&user), Arc::clone(&frame));
+    fleet.store.hint(at.incarnation(), &hint).await.unwrap();
+    match timeout(SOON, subscriber.subscription.next()).await.expect("a frame") {
+        Some(LiveSignal::Platform(told)) => assert_eq!(told.get(), frame.get()),
         other => panic!("{other:?}"),
     }
     // The subscriber stops reading: its queue has a limit.

@@ -1,16 +1,18 @@
 //! The wait of a driver for its next event.
 
 use std::future::Future as _;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Driver, PendingCall, written};
+use super::{Driver, ExitReason, PendingCall, written};
+use crate::link::calls;
 use crate::link::conversation_host::ConversationHost;
 use crate::link::input::Input;
 
 pub(super) enum DriverEvent {
     Input(Input),
-    Fenced,
+    Exit(ExitReason),
 }
 
 impl<H: ConversationHost> Driver<H> {
@@ -26,11 +28,27 @@ impl<H: ConversationHost> Driver<H> {
         }
     }
 
+    /// Starts the deletion of the conversation. Other calls have no use any more.
+    pub(super) fn erase(&mut self) {
+        (self.reading, self.history) = (None, None);
+        let (host, fence, conversation) = (Rc::clone(&self.host), self.fence, self.conversation.clone());
+        self.erasing = Some(Box::pin(async move { calls::erase(&*host, fence, &conversation).await }));
+    }
+
     pub(super) async fn event(&mut self) -> DriverEvent {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<DriverEvent> {
+        if let Some(erased) = poll_call(&mut self.erasing, cx) {
+            return Poll::Ready(DriverEvent::Exit(match erased {
+                Some(messages) => {
+                    self.host.erased(&self.conversation, &messages);
+                    ExitReason::Erased
+                }
+                None => ExitReason::Fenced,
+            }));
+        }
         if let Poll::Ready(input) = self.mailbox.poll(cx) {
             return Poll::Ready(DriverEvent::Input(input));
         }
@@ -38,9 +56,9 @@ impl<H: ConversationHost> Driver<H> {
             return Poll::Ready(written(&result));
         }
         if let Some(open) = poll_call(&mut self.reading, cx) {
-            return Poll::Ready(
-                open.map_or(DriverEvent::Fenced, |open| DriverEvent::Input(Input::Lane(Box::new(open)))),
-            );
+            return Poll::Ready(open.map_or(DriverEvent::Exit(ExitReason::Fenced), |open| {
+                DriverEvent::Input(Input::Lane(Box::new(open)))
+            }));
         }
         if let Some(page) = poll_call(&mut self.history, cx) {
             return Poll::Ready(DriverEvent::Input(Input::History(page)));

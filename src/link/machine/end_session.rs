@@ -12,13 +12,13 @@ use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::close_code::CloseReason;
 use super::link_phase::LinkPhase;
-use crate::domain::{EndedBy, MessageId, SessionRequest, Timestamp, TurnOutcome};
+use crate::domain::{EndedBy, MessageId, Timestamp, TurnOutcome};
 use crate::store::ConversationChange;
 
 impl Machine {
     /// Carries out a head that ends the session. Returns false for other heads.
     pub(super) fn tend_session_end(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
-        let head = self.lane.front().filter(|head| head.new.session == SessionRequest::Close);
+        let head = self.lane.front().filter(|head| head.new.session.is_end());
         let Some(head) = head.map(Arc::clone) else { return false };
         let phase = self.turn.as_ref().map(|turn| turn.phase);
         if matches!(phase, Some(TurnPhase::Sent | TurnPhase::Broken | TurnPhase::Ending))

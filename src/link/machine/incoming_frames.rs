@@ -16,6 +16,9 @@ use crate::store::ConversationChange;
 /// The longest pause within a stream that a socket change may hide.
 const STREAM_PAUSE: Duration = Duration::from_secs(15);
 
+/// The largest frame that goes to live readers alone. Frames of agents that type have a few hundred bytes.
+const MAX_LIVE_BYTES: usize = 16 << 10;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReplyOwner {
     pub(super) message: Option<MessageId>,
@@ -36,7 +39,10 @@ impl Machine {
         }
         match frame {
             IncomingFrame::Ack { reply_to } => self.on_ack(now, reply_to),
-            IncomingFrame::Response(response) => self.on_response(now, response, effects),
+            IncomingFrame::Response(response) => {
+                self.acknowledge(now, &response, effects);
+                self.on_response(now, response, effects);
+            }
             IncomingFrame::Active { session_id, .. } => {
                 self.buffer.record.connected_at = Some(now);
                 self.on_session(now, session_id);
@@ -79,7 +85,12 @@ impl Machine {
             IncomingFrame::Platform(event) | IncomingFrame::Unknown(event) => {
                 self.buffer.append(now, EntryBody::Platform(event));
             }
-            IncomingFrame::Typing => self.on_agent_sign(),
+            IncomingFrame::Typing(event) => {
+                self.on_agent_sign();
+                if event.get().len() <= MAX_LIVE_BYTES {
+                    effects.push(Effect::Platform(Arc::from(event)));
+                }
+            }
             IncomingFrame::Pong | IncomingFrame::Malformed => {}
         }
     }

@@ -8,9 +8,7 @@ use super::super::new_deliveries;
 use super::super::turn::{Turn, TurnPhase, send_time, uncertain};
 use super::link_phase::LinkPhase;
 use super::{LaneRead, Machine};
-use crate::domain::{
-    AcceptedMessage, LastTurn, Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp, TurnOutcome,
-};
+use crate::domain::{AcceptedMessage, LastTurn, Problem, ProblemKind, ResendPolicy, Timestamp, TurnOutcome};
 use crate::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 
 /// The state of the lane's first message before its turn begins.
@@ -161,6 +159,10 @@ impl Machine {
 
     /// Decides the end of the turn. It is reported when it is stored.
     pub(super) fn end_turn(&mut self, now: Timestamp, outcome: TurnOutcome, effects: &mut Vec<Effect>) {
+        if self.is_ending_session() {
+            self.delete(effects);
+            return;
+        }
         if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
             self.release_deferred(now, effects);
             self.cut_streams(now, true, effects);
@@ -297,7 +299,7 @@ impl Machine {
     /// send rate, and it is the same for every owner.
     pub(super) fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
         // The send rate does not count the end of a session, nor a connect.
-        let is_free = message.new.session == SessionRequest::Close || message.new.is_connect();
+        let is_free = message.new.session.is_end() || message.new.is_connect();
         let from = if is_free { self.head.since } else { self.rate_free_at(self.head.since) };
         from + send_time(message, &self.bot)
     }

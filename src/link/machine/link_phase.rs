@@ -316,7 +316,7 @@ impl Machine {
             SessionRequest::Continue if message.new.is_connect() && !self.session_lives(now) => {
                 Some(ConnectMode::Default)
             }
-            SessionRequest::Continue | SessionRequest::Close => None,
+            SessionRequest::Continue | SessionRequest::Close | SessionRequest::Erase => None,
             SessionRequest::New => Some(ConnectMode::StartNew),
             SessionRequest::NewKeepAgent => Some(ConnectMode::StartNewResumeAgent),
         }

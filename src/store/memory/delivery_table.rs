@@ -5,7 +5,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::weight;
-use crate::domain::{Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Timestamp};
+use crate::domain::{
+    ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Timestamp,
+};
 use crate::store::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryQuery, FinishRequest, FinishResult,
     PendingQueue, QueueId, RedeliverResult, RetryDecision,
@@ -217,6 +219,7 @@ impl DeliveryTable {
             .filter(move |(_, entry)| {
                 !entry.has_expired(now)
                     && query.state.is_none_or(|state| state == entry.state())
+                    && query.message.is_none_or(|message| entry.new.message == Some(message))
                     && query.since.is_none_or(|since| since <= entry.new.created_at)
                     && query.covers(&entry.new.conversation)
             })
@@ -257,6 +260,20 @@ impl DeliveryTable {
         }
     }
 
+    /// Removes all deliveries of a conversation.
+    pub(super) fn erase(&mut self, name: &ConversationId) {
+        let of_conversation = self.entries.iter().filter(|(_, entry)| entry.new.conversation == *name);
+        let ids: Vec<_> = of_conversation.map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(DeliveryStatus::Pending { queue, .. }) =
+                self.entries.get(&id).map(|entry| entry.status)
+            {
+                self.dequeue(queue, id);
+            }
+            self.remove(id);
+        }
+    }
+
     /// Gives back the memory of a burst.
     pub(super) fn shrink(&mut self) {
         if self.queues.capacity() > 64 && self.queues.len() * 4 < self.queues.capacity() {
@@ -277,7 +294,7 @@ impl DeliveryTable {
         self.entries.get(&id).map(|entry| &**entry).filter(|entry| !entry.has_expired(now))
     }
 
-    /// Forgets a settled delivery.
+    /// Forgets a delivery that is in no queue.
     fn remove(&mut self, id: DeliveryId) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.bytes -= entry.weight();

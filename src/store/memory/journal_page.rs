@@ -40,6 +40,14 @@ impl ObserverNotes {
         noted.filter(move |&&(_, until)| now < until).map(|&(observer, _)| observer)
     }
 
+    /// Removes the notes of a conversation, and returns how many were counted.
+    pub(super) fn remove(&mut self, name: &ConversationId) -> usize {
+        self.noted.remove(name);
+        let before = self.due.len();
+        self.due.retain(|(_, noted)| noted != name);
+        before - self.due.len()
+    }
+
     /// Removes an expired note and returns its weight.
     pub(super) fn expire(&mut self, now: Timestamp) -> Option<usize> {
         let (_, name) = self.due.pop_front_if(|(until, _)| *until <= now)?;

@@ -81,6 +81,7 @@ impl RedisStore {
             .arg(bot_filter(query.bots.as_deref()))
             .arg(query.user.as_ref().map_or("", UserId::as_str))
             .arg(&*query.user_prefix)
+            .arg(query.message.map_or_else(String::new, |message| message.to_string()))
             .background();
         for state in DeliveryState::ALL {
             if query.state.is_none_or(|wanted| wanted == state) {

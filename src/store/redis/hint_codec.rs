@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::codec::{self, CorruptData};
 use super::netstring::{self, NetstringReader};
 use crate::domain::{MessageId, Partition};
@@ -70,10 +72,23 @@ fn read(payload: &[u8]) -> Result<(Hint, Option<RemoteAccept>), CorruptData> {
             let conversation = codec::conversation(parts.text()?)?;
             Hint::EndedLarge { conversation, id: codec::id(parts.text()?)? }
         }
+        b'X' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            Hint::Erased(conversation, codec::id(parts.text()?)?)
+        }
         b'J' => Hint::Appended(codec::conversation(parts.text()?)?),
         b'C' => {
             let conversation = codec::conversation(parts.text()?)?;
             Hint::Chunk(conversation, Arc::new(codec::read_chunk(parts.bytes()?)?))
+        }
+        b'P' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            let frame: Box<RawValue> = serde_json::from_slice(parts.bytes()?).map_err(|_| WHAT)?;
+            Hint::Platform(conversation, Arc::from(frame))
+        }
+        b'T' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            Hint::Signal(conversation, serde_json::from_slice(parts.bytes()?).map_err(|_| WHAT)?)
         }
         b'O' => {
             let conversation = codec::conversation(parts.text()?)?;
@@ -87,6 +102,21 @@ fn read(payload: &[u8]) -> Result<(Hint, Option<RemoteAccept>), CorruptData> {
         b'S' => {
             let number = codec::number(parts.bytes()?)?;
             Hint::Answered(number, Box::new(codec::read_connection(parts.bytes()?)?))
+        }
+        b'K' => {
+            let by = codec::incarnation(parts.text()?)?;
+            let number = codec::number(parts.bytes()?)?;
+            let conversations = parts.map(|name| codec::conversation(text(name?)?));
+            Hint::AskedList { conversations: conversations.collect::<Result<_, _>>()?, by, number }
+        }
+        b'N' => {
+            let number = codec::number(parts.bytes()?)?;
+            let mut answer = Vec::new();
+            while let Some(name) = parts.next() {
+                let conversation = codec::conversation(text(name?)?)?;
+                answer.push((conversation, codec::read_connection(parts.bytes()?)?));
+            }
+            Hint::AnsweredList(number, answer)
         }
         b'R' => {
             let number = codec::number(parts.bytes()?)?;
@@ -106,12 +136,39 @@ pub(super) fn encode(hint: &Hint) -> Option<Vec<u8>> {
             let chunk = codec::chunk(chunk).ok()?;
             Some(packed(b'C', &[conversation.to_string().as_bytes(), &chunk]))
         }
+        Hint::Platform(conversation, frame) => {
+            let name = conversation.to_string();
+            Some(packed(b'P', &[name.as_bytes(), frame.get().as_bytes()]))
+        }
+        Hint::Signal(conversation, signal) => {
+            let signal = serde_json::to_vec(signal).ok()?;
+            Some(packed(b'T', &[conversation.to_string().as_bytes(), &signal]))
+        }
         Hint::Answered(number, connection) => {
             let connection = codec::connection(connection).ok()?;
             Some(packed(b'S', &[number.to_string().as_bytes(), &connection]))
         }
+        Hint::AskedList { conversations, by, number } => {
+            let mut payload = packed(b'K', &[by.to_string().as_bytes(), number.to_string().as_bytes()]);
+            for conversation in conversations {
+                netstring::push(&mut payload, conversation.to_string().as_bytes());
+            }
+            Some(payload)
+        }
+        Hint::AnsweredList(number, answer) => {
+            let mut payload = packed(b'N', &[number.to_string().as_bytes()]);
+            for (conversation, connection) in answer {
+                netstring::push(&mut payload, conversation.to_string().as_bytes());
+                netstring::push(&mut payload, &codec::connection(connection).ok()?);
+            }
+            Some(payload)
+        }
         _ => None,
     }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, CorruptData> {
+    str::from_utf8(bytes).map_err(|_| WHAT)
 }
 
 fn packed(kind: u8, parts: &[&[u8]]) -> Vec<u8> {

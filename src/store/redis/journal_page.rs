@@ -10,7 +10,7 @@ use super::scripts::SCRIPTS;
 use super::{RedisStore, hint_codec, millis};
 use crate::domain::{
     ConversationId, ConversationRecord, ConversationState, EntryWithMessage, JournalPage, Partition,
-    ReadStart, Timestamp,
+    ReadStart, Timestamp, UserSignal,
 };
 use crate::store::conversation_state::conversation_state;
 use crate::store::journal_page::{self, PageRead};
@@ -172,6 +172,18 @@ impl RedisStore {
         Ok((conversation_state(record.as_ref(), accepted, open, now), owner))
     }
 
+    pub(in crate::store) async fn signal(
+        &self,
+        conversation: &ConversationId,
+        signal: &UserSignal,
+    ) -> Result<bool, StoreError> {
+        let hint = Hint::Signal(conversation.clone(), signal.clone());
+        let payload = hint_codec::encode(&hint).ok_or(CorruptData("a signal"))?;
+        let lease = &self.0.keys.partition(Partition::of(conversation)).lease;
+        let (_, mut rest) = self.run(SCRIPTS.signal.call(&[lease]).arg(payload)).await?.expect("OK")?;
+        Ok(!rest.text()?.is_empty())
+    }
+
     pub(in crate::store) async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
         let Some(payload) = hint_codec::encode(hint) else {
             return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
@@ -179,7 +191,7 @@ impl RedisStore {
         // The server that publishes the conversation's entries publishes its chunks too. A chunk then never follows
         // the whole.
         let key = match hint {
-            Hint::Chunk(conversation, _) => {
+            Hint::Chunk(conversation, _) | Hint::Platform(conversation, _) => {
                 self.0.keys.partition(Partition::of(conversation)).lease.to_string()
             }
             _ => self.0.keys.replicas(),

@@ -169,6 +169,11 @@ impl OwnerCache {
         }
     }
 
+    /// Removes a conversation that was erased. It must not come to rest.
+    pub(super) fn remove(&self, of: &ConversationId) {
+        self.partition(Partition::of(of)).conversations.remove(of);
+    }
+
     /// Notes that the conversation has left memory.
     pub(super) fn leave(&self, of: &ConversationId) {
         let mut partition = self.partition(Partition::of(of));

@@ -36,6 +36,7 @@ scripts! {
     page = " flags=allow-oom" "begin" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "observe" "page";
     noted = " flags=allow-oom" "begin" "version" "channel" "hint" "observe" "noted";
     state = " flags=allow-oom" "begin" "channel" "hint" "conversation" "state";
+    signal = " flags=allow-oom" "begin" "channel" "signal";
     tell = " flags=allow-oom" "begin" "tell";
     claim = " flags=allow-oom" "begin" "claim";
     renew = " flags=allow-oom" "begin" "renew";
@@ -44,6 +45,10 @@ scripts! {
     rest = " flags=allow-oom" "begin" "fence" "limits" "version" "partition" "conversation" "activity" "rest";
     open = " flags=allow-oom" "begin" "fence" "limits" "version" "partition" "journal" "conversation" "message_value" "activity" "cached" "open";
     write = " flags=allow-oom" "begin" "fence" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "activity" "cached" "write";
+    erase_keys = " flags=allow-oom" "begin" "fence" "partition" "message_owner" "erase_keys";
+    erase_members = " flags=allow-oom" "begin" "fence" "partition" "erase_members";
+    erase_messages = " flags=allow-oom" "begin" "fence" "partition" "message_owner" "erase_messages";
+    erase = " flags=allow-oom" "begin" "fence" "channel" "hint" "partition" "conversation" "erase";
     outbox = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_queues";
     begin = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_begin";
     finish = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_finish";

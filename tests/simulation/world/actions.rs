@@ -47,7 +47,14 @@ impl World {
                 self.schedule(wait, SimulationEvent::ReadHistory(life, after));
             }
             Effect::Complete { message, .. } => self.on_completed(&message)?,
-            Effect::Reconciled | Effect::OutOfTurn(_) | Effect::FarOffTime | Effect::Chunk(_) => {}
+            Effect::Reconciled
+            | Effect::OutOfTurn(_)
+            | Effect::FarOffTime
+            | Effect::Chunk(_)
+            | Effect::Platform(_)
+            | Effect::Signal(..)
+            | Effect::Acknowledge(_) => {}
+            Effect::Erase => return Err("no user asks for an erasure".to_owned()),
             Effect::ReportLoss(id) => {
                 if !self.truth.lossy {
                     return Err(format!("{id} is forgotten, and nothing was lost"));

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::fixtures::{self, accepted_message, new_message, raw_json};
@@ -156,15 +157,20 @@ struct World {
     client: Client,
     start: ReadStart,
     feed: StreamFeed,
+    filter: EventFilter,
     limit: usize,
 }
 
 impl World {
     fn new(start: ReadStart, limit: usize, before: usize) -> Self {
+        Self::filtered(EventFilter::default(), start, limit, before)
+    }
+
+    fn filtered(filter: EventFilter, start: ReadStart, limit: usize, before: usize) -> Self {
         let mut journal = Journal::default();
         (0..before).for_each(|_| journal.append(false));
-        let feed = StreamFeed::new(conversation(), journal.page(start, limit), 1000);
-        Self { journal, client: Client::default(), start, feed, limit }
+        let feed = StreamFeed::new(conversation(), filter, journal.page(start, limit), 1000);
+        Self { journal, client: Client::default(), start, feed, filter, limit }
     }
 
     /// Runs one step. Bytes up to `length` reach the client. Returns false if the stream waits.
@@ -180,7 +186,7 @@ impl World {
     fn reconnect(&mut self) {
         self.client.inbox.clear();
         let after = self.client.last_id.map_or(self.start, ReadStart::Cursor);
-        self.feed = StreamFeed::new(conversation(), self.journal.page(after, self.limit), 1000);
+        self.feed = StreamFeed::new(conversation(), self.filter, self.journal.page(after, self.limit), 1000);
     }
 
     fn act(&mut self, act: &Act) {
@@ -292,6 +298,45 @@ proptest! {
             let mut rest = next..=world.journal.written;
             prop_assert!(rest.all(|n| world.journal.hidden.contains(&n)), "the end is missing");
         }
+    }
+}
+
+#[test]
+fn cursor_passes_what_the_filter_leaves_out() {
+    // Every visible entry of this journal is a message of the user.
+    let replies = EventFilter::parse("reply,chunk").unwrap();
+    let mut world = World::filtered(replies, ReadStart::Oldest, 2, 5);
+    while world.step(usize::MAX) {}
+    assert_eq!((&*world.client.received, world.client.last_id), (&[][..], Some(world.journal.end())));
+    world.journal.kept.drain(..5);
+    world.journal.last += 2;
+    world.journal.append(false);
+    world.feed.signal_received(Some(LiveSignal::Look));
+    while world.step(usize::MAX) {}
+    assert_eq!(world.client.received, [], "the gap is left out too");
+    assert_eq!(world.client.last_id, Some(world.journal.end()));
+    let messages = EventFilter::parse("userMessage").unwrap();
+    let mut world = World::filtered(messages, ReadStart::Oldest, 2, 3);
+    while world.step(usize::MAX) {}
+    assert_eq!(world.client.received, [Some(1), Some(2), Some(3)]);
+}
+
+#[test]
+fn typing_is_for_readers_that_name_its_type() {
+    let frame: Arc<RawValue> = Arc::from(raw_json(r#"{"type":"events"}"#));
+    for (types, expected) in [(None, false), (Some("reply"), false), (Some("reply,platform"), true)] {
+        let filter = types.map(|types| EventFilter::parse(types).unwrap()).unwrap_or_default();
+        let mut world = World::filtered(filter, ReadStart::Oldest, 2, 0);
+        while world.step(usize::MAX) {}
+        world.feed.signal_received(Some(LiveSignal::Platform(Arc::clone(&frame))));
+        let told = match world.feed.step() {
+            FeedStep::Write(bytes, Some(EventKind::Platform)) => {
+                bytes
+                    == "event: platform\ndata: {\"type\":\"platform\",\"data\":{\"event\":{\"type\":\"events\"}}}\n\n"
+            }
+            step => step != FeedStep::Wait,
+        };
+        assert_eq!(told, expected, "{types:?}");
     }
 }
 

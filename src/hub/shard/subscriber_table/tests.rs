@@ -169,7 +169,7 @@ impl PageReader {
         }
         match self.subscription.next().now_or_never() {
             Some(Some(LiveSignal::Look)) => self.looks = true,
-            Some(Some(LiveSignal::Chunk(_))) => {}
+            Some(Some(LiveSignal::Chunk(_) | LiveSignal::Platform(_))) => {}
             Some(None) => panic!("the subscription is open"),
             None => return false,
         }

@@ -11,15 +11,21 @@ end
 
 -- Lets a conversation without open messages expire. Its journal also has the replies of its messages, so it stays as
 -- long as they do. The new version refuses commands that the owner prepared for an active conversation.
+--
+-- A conversation without a record was erased, or a store that evicts against our advice has lost it. It leaves the
+-- indexes.
 local function rest(name, journal_ttl)
+  if call('PEXPIRE', partition .. 'c:' .. name, JOURNAL_TTL) == 0 then
+    call('ZREM', KEYS[2], name)
+    call('ZREM', partition .. 'names', name)
+    return
+  end
+  call('HSET', partition .. 'c:' .. name, 'v', VERSION)
   call('ZADD', KEYS[2], now, name)
   call('ZADD', partition .. 'names', 0, name)
   call('PEXPIRE', partition .. 'names', JOURNAL_TTL)
   if call('ZCOUNT', KEYS[2], '+inf', '+inf') == 0 then
     call('PEXPIRE', KEYS[2], JOURNAL_TTL)
-  end
-  if call('PEXPIRE', partition .. 'c:' .. name, JOURNAL_TTL) == 1 then
-    call('HSET', partition .. 'c:' .. name, 'v', VERSION)
   end
   call('PEXPIRE', partition .. 'j:' .. name, journal_ttl)
 end

@@ -5,12 +5,17 @@
 -- The list has no order. It has all matches down to `reached`, and perhaps some behind it. It is complete if
 -- `reached` is empty.
 local before, oldest, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local bots, user, prefix = ARGV[4], ARGV[5], ARGV[6]
+local bots, user, prefix, message = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 -- The limit of the search if few deliveries match.
 local LOOK = 1000
 
 local answer = {'OK', now, ''}
-for i = 7, #ARGV do
+
+-- Returns whether a delivery tells of the message. No text of a caller is in these fields, so a search finds the id alone.
+local function tells_of(key)
+  return message == '' or string.find(call('HGET', key, 'n') or '', '"m":"' .. message .. '"', 1, true)
+end
+for i = 8, #ARGV do
   local index = partition .. 'x:' .. ARGV[i]
   local place, looked, found, more = before, 0, 0, true
   while more and found <= limit and looked < LOOK do
@@ -22,13 +27,13 @@ for i = 7, #ARGV do
       if passes(string.sub(member, 28), bots, user, prefix) then
         local key = partition .. 'd:' .. id
         local bytes = call('HSTRLEN', key, 'b')
-        if bytes > 0 then
+        if bytes == 0 then
+          -- The delivery has expired, and no later one removed it from the index.
+          call('ZREM', index, member)
+        elseif tells_of(key) then
           bytes = bytes + (call('HGET', key, 'z') or 0)
           found = found + 1
           answer[#answer + 1] = {id, bytes}
-        else
-          -- The delivery has expired, and no later one removed it from the index.
-          call('ZREM', index, member)
         end
       end
     end

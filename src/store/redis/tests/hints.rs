@@ -4,9 +4,12 @@ use deadpool_redis::redis::aio::PubSub;
 use futures_util::StreamExt as _;
 
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 
 use super::*;
-use crate::domain::{ConnectionStatus, LinkState, MessageContent, ReadStart, ReplyChunk};
+use crate::domain::{
+    ConnectionStatus, LinkState, MessageContent, ReadStart, ReplyChunk, SignalKind, UserSignal,
+};
 use crate::store::redis::hint_codec;
 use crate::store::{Hint, NOTED, OBSERVED};
 
@@ -221,6 +224,44 @@ proptest! {
         for end in 0..payload.len() {
             prop_assert!(hint_codec::decode(&payload[..end]).is_none());
         }
+    }
+
+    #[test]
+    fn frame_hint_after_encoding_is_equal(user in "[^\\p{Cc}]{1,20}", text in text(200)) {
+        let conversation = fixtures::conversation("support", &user);
+        let frame: Arc<RawValue> = Arc::from(serde_json::value::to_raw_value(&text).unwrap());
+        let payload = hint_codec::encode(&Hint::Platform(conversation.clone(), Arc::clone(&frame))).unwrap();
+        let Some((Hint::Platform(of, read), None)) = hint_codec::decode(&payload) else { panic!("a frame") };
+        prop_assert_eq!((of, read.get()), (conversation, frame.get()));
+    }
+
+    #[test]
+    fn signal_hint_after_encoding_is_equal(
+        user in "[^\\p{Cc}]{1,20}",
+        kind in prop::sample::select(vec![SignalKind::Typing, SignalKind::Read, SignalKind::CloseAgentChat]),
+        message_id in prop::option::of(text(20)),
+    ) {
+        let hint = Hint::Signal(fixtures::conversation("support", &user), UserSignal { kind, message_id });
+        let payload = hint_codec::encode(&hint).unwrap();
+        let read = hint_codec::decode(&payload).map(|(hint, _)| format!("{hint:?}"));
+        prop_assert_eq!(read, Some(format!("{hint:?}")));
+    }
+
+    #[test]
+    fn list_hints_after_encoding_are_equal(
+        users in prop::collection::vec("[^\\p{Cc}]{1,20}", 0..5), number: u64, by: u64,
+    ) {
+        let conversations: Vec<_> = users.iter().map(|user| fixtures::conversation("support", user)).collect();
+        let asked = Hint::AskedList { conversations: conversations.clone(), by: Incarnation(by), number };
+        let payload = hint_codec::encode(&asked).unwrap();
+        let read = hint_codec::decode(&payload).map(|(hint, _)| format!("{hint:?}"));
+        prop_assert_eq!(read, Some(format!("{asked:?}")));
+        let connection = ConnectionStatus { reason: Some("3:4".into()), ..ConnectionStatus::default() };
+        let told = conversations.into_iter().map(|conversation| (conversation, connection.clone())).collect();
+        let answer = Hint::AnsweredList(number, told);
+        let payload = hint_codec::encode(&answer).unwrap();
+        let read = hint_codec::decode(&payload).map(|(hint, _)| format!("{hint:?}"));
+        prop_assert_eq!(read, Some(format!("{answer:?}")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod command_runner;
 mod conversation_index;
+mod erasure;
 mod fleet;
 mod hints;
 mod memory_agrees;

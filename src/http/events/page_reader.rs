@@ -1,0 +1,143 @@
+//! The pages of a reader, without the events that it does not want.
+//!
+//! A page ends where its events end, not where its entries do. So it reads on behind entries that it leaves out, and its
+//! cursor lies behind them. The journal's own bound, 1000 entries, bounds the reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+
+use super::event_filter::EventFilter;
+use crate::domain::{
+    ConversationId, Cursor, EntryWithMessage, EventKind, JournalPage, LiveSignal, ReadStart,
+};
+use crate::hub::{Hub, HubError, Subscription};
+
+/// Fewest entries of one read with a filter.
+const READ_ENTRIES: usize = 100;
+/// Most bytes of a page, as in the store.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// A page for its reader.
+#[derive(Debug)]
+pub(super) struct ReaderPage {
+    pub(super) page: JournalPage,
+    /// An event behind the page that the journal does not have.
+    pub(super) live: Option<Arc<RawValue>>,
+}
+
+/// A reader of pages.
+#[derive(Debug)]
+pub(super) struct PageReader<'a> {
+    pub(super) hub: &'a Hub,
+    pub(super) conversation: &'a ConversationId,
+    pub(super) filter: EventFilter,
+    /// Most events of a page.
+    pub(super) limit: usize,
+}
+
+impl PageReader<'_> {
+    /// Returns the first page with a wanted event within `wait`, or the last page that was read.
+    pub(super) async fn long_poll(
+        &self,
+        after: ReadStart,
+        wait: Option<Duration>,
+    ) -> Result<ReaderPage, HubError> {
+        let Some(wait) = wait else { return self.read(after, false).await.map(ReaderPage::of) };
+        let until = Instant::now() + wait;
+        let mut subscription = match self.hub.subscribe(self.conversation).await {
+            Ok(subscription) => subscription,
+            // A draining replica starts no wait.
+            Err(HubError::Draining) => return self.read(after, false).await.map(ReaderPage::of),
+            Err(error) => return Err(error),
+        };
+        let mut after = after;
+        loop {
+            let page = self.read(after, true).await?;
+            if page.gap || page.entries.iter().any(|item| self.filter.covers_entry(item)) {
+                return Ok(ReaderPage::of(page));
+            }
+            after = ReadStart::Cursor(page.next);
+            if page.more {
+                continue;
+            }
+            match self.wait(&mut subscription, until).await {
+                WaitEnd::Look => {}
+                WaitEnd::Live(event) => return Ok(ReaderPage { page, live: Some(event) }),
+                WaitEnd::Over => return Ok(ReaderPage::of(page)),
+            }
+        }
+    }
+
+    /// Reads a page. With a filter it reads on until the page is full or the journal ends.
+    async fn read(&self, after: ReadStart, observed: bool) -> Result<JournalPage, HubError> {
+        if !self.filter.is_partial() {
+            return self.hub.page(self.conversation, after, self.limit, observed).await;
+        }
+        let read = self.limit.max(READ_ENTRIES);
+        let mut page = self.hub.page(self.conversation, after, read, observed).await?;
+        let entries = std::mem::take(&mut page.entries);
+        let mut full = self.take(&mut page, Cursor::default(), entries);
+        while page.more && !full && page.weight() < PAGE_BYTES {
+            let begin = page.next;
+            let further = self.hub.page(self.conversation, ReadStart::Cursor(begin), read, false).await?;
+            if further.gap {
+                // The next page begins with it.
+                break;
+            }
+            (page.next, page.more) = (further.next, further.more);
+            full = self.take(&mut page, begin, further.entries);
+        }
+        Ok(page)
+    }
+
+    /// Adds the wanted ones of the entries behind `begin` to a page that ends behind all of them. If one does not fit, the
+    /// page is full and ends before it.
+    fn take(&self, page: &mut JournalPage, begin: Cursor, entries: Vec<EntryWithMessage>) -> bool {
+        let (epoch, mut end) = (page.next.epoch, begin);
+        for item in entries {
+            let behind = Cursor::behind(epoch, &item.entry);
+            if self.filter.covers_entry(&item) {
+                if page.entries.len() == self.limit {
+                    (page.next, page.more) = (end, true);
+                    return true;
+                }
+                page.entries.push(item);
+            }
+            end = behind;
+        }
+        false
+    }
+
+    /// Waits for new entries, or for a live event that the reader wants.
+    async fn wait(&self, subscription: &mut Subscription, until: Instant) -> WaitEnd {
+        loop {
+            match timeout_at(until, subscription.next()).await {
+                Ok(Some(LiveSignal::Look)) => return WaitEnd::Look,
+                Ok(Some(LiveSignal::Platform(event))) if self.filter.names(EventKind::Platform) => {
+                    return WaitEnd::Live(event);
+                }
+                Ok(Some(LiveSignal::Platform(_) | LiveSignal::Chunk(_))) => {}
+                Ok(None) | Err(_) => return WaitEnd::Over,
+            }
+        }
+    }
+}
+
+impl ReaderPage {
+    const fn of(page: JournalPage) -> Self {
+        Self { page, live: None }
+    }
+}
+
+/// The end of a wait.
+enum WaitEnd {
+    /// There may be new entries.
+    Look,
+    /// The platform told an event that the journal does not keep.
+    Live(Arc<RawValue>),
+    /// The time is over, or the subscription has ended.
+    Over,
+}

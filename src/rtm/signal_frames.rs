@@ -1,0 +1,153 @@
+//! Builds the frames of signals and receipts (protocol.md 6.2, 6.3), with the members that the official SDKs send.
+
+use serde::Serialize;
+
+use super::outgoing::{BotInfo, CLIENT_NAME, MESSAGE_RESOURCE};
+use crate::config::BotConfig;
+use crate::domain::lenient_json::{members, string_or_number, whole_number};
+use crate::domain::{SignalKind, UserSignal};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SignalFrame<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_message_id: Option<u64>,
+    id: u64,
+    resourceid: &'a str,
+    event: &'a str,
+    message: EmptyMessage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    bot_info: BotInfo<'a>,
+    client: &'a str,
+}
+
+#[derive(Serialize)]
+struct EmptyMessage {
+    body: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+/// Returns the frame of a signal. `id` comes from the counter of pings. `number` stands for a `clientMessageId` where
+/// the SDKs have one, and equals that of no open message.
+pub fn signal(bot: &BotConfig, signal: &UserSignal, id: u64, number: u64) -> String {
+    let (event, client_message_id) = match signal.kind {
+        SignalKind::Typing => ("typing", None),
+        SignalKind::StopTyping => ("stop_typing", None),
+        SignalKind::Delivered => ("message_delivered", None),
+        SignalKind::Read => ("message_read", None),
+        SignalKind::CloseAgentChat => ("close_agent_chat", Some(number)),
+    };
+    let is_receipt = matches!(signal.kind, SignalKind::Delivered | SignalKind::Read);
+    to_json(&SignalFrame {
+        client_message_id,
+        id: client_message_id.unwrap_or(id),
+        resourceid: MESSAGE_RESOURCE,
+        event,
+        message: EmptyMessage { body: "", kind: "" },
+        message_id: signal.message_id.as_deref().filter(|_| is_receipt),
+        bot_info: BotInfo::of(bot),
+        client: CLIENT_NAME,
+    })
+}
+
+/// The marks of a response by which its delivery is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryMarks {
+    timestamp: u64,
+    key: Box<str>,
+}
+
+impl DeliveryMarks {
+    /// Returns the marks of a response; `None` if it has none.
+    pub fn of_frame(frame: &str) -> Option<Self> {
+        let [timestamp, key] = members(frame, ["timestamp", "key"])?;
+        Some(Self { timestamp: whole_number(timestamp?)?, key: string_or_number(key?)?.into() })
+    }
+}
+
+/// Returns the frame that acknowledges the delivery of a response. It names neither the bot nor the client.
+pub fn delivery_ack(marks: &DeliveryMarks) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct AckFrame<'a> {
+        client_message_id: u64,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        replyto: u64,
+        status: &'a str,
+        key: &'a str,
+        id: u64,
+    }
+    let DeliveryMarks { timestamp, key } = marks;
+    to_json(&AckFrame {
+        client_message_id: *timestamp,
+        kind: "ack",
+        replyto: *timestamp,
+        status: "delivered",
+        key,
+        id: *timestamp,
+    })
+}
+
+fn to_json(frame: &impl Serialize) -> String {
+    // Writing JSON fails for keys that are no strings and for a failing `Serialize`. The structs above have neither.
+    serde_json::to_string(frame).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parsed(frame: &str) -> Value {
+        serde_json::from_str(frame).unwrap()
+    }
+
+    #[test]
+    fn signal_has_the_members_of_the_sdks() {
+        let bot = crate::rtm::tests::bot("https://bots.example");
+        let frame = |kind, message_id: Option<&str>| {
+            let of = UserSignal { kind, message_id: message_id.map(Into::into) };
+            let mut frame = parsed(&signal(&bot, &of, 7, 1_763_845_000_123));
+            let common = frame.as_object_mut().unwrap();
+            assert_eq!(common.remove("resourceid"), Some(json!("/bot.message")));
+            assert_eq!(common.remove("message"), Some(json!({"body": "", "type": ""})));
+            assert_eq!(common.remove("client"), Some(json!("sdk")));
+            assert_eq!(common.remove("botInfo").unwrap()["taskBotId"], "st-0d3f");
+            frame
+        };
+        assert_eq!(frame(SignalKind::Typing, Some("ms-1")), json!({"event": "typing", "id": 7}));
+        assert_eq!(frame(SignalKind::StopTyping, None), json!({"event": "stop_typing", "id": 7}));
+        assert_eq!(
+            frame(SignalKind::Delivered, Some("ms-1")),
+            json!({"event": "message_delivered", "messageId": "ms-1", "id": 7})
+        );
+        assert_eq!(
+            frame(SignalKind::Read, Some("ms-1")),
+            json!({"event": "message_read", "messageId": "ms-1", "id": 7})
+        );
+        assert_eq!(frame(SignalKind::Read, None), json!({"event": "message_read", "id": 7}));
+        let number = 1_763_845_000_123_u64;
+        assert_eq!(
+            frame(SignalKind::CloseAgentChat, None),
+            json!({"event": "close_agent_chat", "id": number, "clientMessageId": number})
+        );
+    }
+
+    #[test]
+    fn delivery_is_acknowledged_by_timestamp_and_key() {
+        let marks = DeliveryMarks::of_frame(r#"{"timestamp":1512722848096,"key":"k-\"1\"","x":1}"#).unwrap();
+        let number = 1_512_722_848_096_u64;
+        assert_eq!(
+            parsed(&delivery_ack(&marks)),
+            json!({"clientMessageId": number, "type": "ack", "replyto": number, "status": "delivered",
+                   "key": "k-\"1\"", "id": number})
+        );
+        for bad in ["{}", r#"{"timestamp":1}"#, r#"{"key":"k"}"#, r#"{"timestamp":"soon","key":"k"}"#, "[]"] {
+            assert_eq!(DeliveryMarks::of_frame(bad), None, "{bad}");
+        }
+    }
+}
