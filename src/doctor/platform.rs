@@ -1,5 +1,6 @@
 //! One bot: its keys, the way to its platform, and a connect with all steps.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +84,8 @@ impl BotExamination<'_> {
         let mode = if self.options.say.is_some() { ConnectMode::Default } else { ConnectMode::Reconnect };
         let mut grant: Option<Grant> = None;
         let now = wall_clock::now();
-        let connected = self.connector.connect(bot, &self.options.user, mode, &mut grant, now).await;
+        let connected =
+            self.connector.connect(bot, &self.options.user, mode, &Rc::default(), &mut grant, now).await;
         self.examine_clock(report, connected.as_ref().err());
         let failed = connected.as_ref().err().map(ConnectError::phase);
         if grant.is_some() {
@@ -232,8 +234,17 @@ impl BotExamination<'_> {
 
     async fn examine_history(&self, grant: &mut Option<Grant>, report: &mut DoctorReport) {
         let (bot, name) = (self.bot, self.bot.name.as_str());
-        let page =
-            self.connector.fetch_history_page(bot, &self.options.user, grant, None, wall_clock::now()).await;
+        let page = self
+            .connector
+            .fetch_history_page(
+                bot,
+                &self.options.user,
+                &Rc::default(),
+                grant,
+                None::<&str>,
+                wall_clock::now(),
+            )
+            .await;
         match page.map(|body| decode_history_page(&body)) {
             Ok(Ok(_)) => report.ok(CheckStage::History, name, "the history can be read"),
             Ok(Err(_)) => report.failed(

@@ -28,8 +28,8 @@ mod rate_window;
 mod reply;
 mod sha256;
 mod timestamp;
-mod user_details;
 mod uploaded_file;
+mod user_details;
 mod user_signal;
 
 pub use backoff::Backoff;
@@ -58,8 +58,8 @@ pub use rate_window::RateWindow;
 pub use reply::{Correlation, MediaKind, Reply, ReplyChoice, ReplyMedia};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
-pub use user_details::{NAME_MAX_BYTES, UserDetails, UserProfile};
 pub use uploaded_file::{FileDescription, FileKind, FileName, InvalidFileName, UploadedFile};
+pub use user_details::{NAME_MAX_BYTES, UserDetails, UserProfile};
 pub use user_signal::{SignalKind, UserSignal};
 
 /// Serializes types as the text that their `as_str` returns.

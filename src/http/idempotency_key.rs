@@ -12,9 +12,7 @@ use serde_json::value::RawValue;
 use super::api_error::FieldErrors;
 use super::canonical_json::{self, JsonValue};
 use super::request_body::MessageDraft;
-use crate::domain::{
-    Callback, JsonObject, MessageEvent, ResendPolicy, SessionRequest, Sha256, UserDetails,
-};
+use crate::domain::{Callback, JsonObject, MessageEvent, ResendPolicy, SessionRequest, Sha256, UserDetails};
 
 /// The longest key, in characters.
 const MAX_KEY_LENGTH: usize = 255;

@@ -185,8 +185,8 @@ impl PlatformConnector {
     /// Opens a socket for `user`: uses or renews the grant in `grant`, asks for a ticket and uses it at once. Grant and
     /// ticket carry the context, and a grant with another one is renewed.
     ///
-    /// Takes 60 s at most, and twice that if the token has expired. An assertion service takes 20 s more for each JWT. `now` is the wall clock's: it dates the JWT, and the
-    /// grant's expiry compares with it.
+    /// Takes 60 s at most, and twice that if the token has expired. An assertion service takes 20 s more for each JWT. `now`
+    /// is the wall clock's: it dates the JWT, and the grant's expiry compares with it.
     ///
     /// # Errors
     /// [`ConnectError`]; its `retry()` says what to do.

@@ -128,8 +128,9 @@ impl CallError {
     }
 
     /// Returns the same of the assertion service.
-    const fn assertion_message(&self) -> &'static str {
+    const fn assertion_message(&self) -> &str {
         match self {
+            Self::Proxy { public_message, .. } => public_message,
             Self::Dns => "the assertion service's host name cannot be resolved",
             Self::Connection(_) => "the connection to the assertion service cannot be opened or broke",
             Self::Tls(_) => "TLS with the assertion service failed; check its certificate and assertion_url",

@@ -4,8 +4,8 @@
 //! turns, lanes or the store. It reports what the platform sent, and `link` decides.
 
 mod assertion_service;
-mod connect_context;
 mod chunk_spool;
+mod connect_context;
 mod connector;
 mod correlation_id;
 mod decode;

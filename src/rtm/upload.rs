@@ -5,6 +5,7 @@
 //! has a timeout and is retried a few times. An expired token is renewed once in each call.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use awc::body::SizedStream;
@@ -284,6 +285,8 @@ impl FileUpload<'_> {
     ) -> Result<T, ConnectError> {
         let Self { connector, bot, user, metrics, .. } = *self;
         let url = endpoint_url(bot, path);
+        // A file needs no context: it goes to the user, and a message names it.
+        let context = Rc::default();
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
         loop {
             let (now, begun) = (wall_clock::now(), Instant::now());
@@ -298,7 +301,7 @@ impl FileUpload<'_> {
                 let answer = connector.answer(phase, sending, limit, BODY_MAX, now).await?;
                 read(&answer).ok_or_else(|| incomplete_response(phase, &answer, now))
             };
-            let result = connector.with_grant(bot, user, self.grant, now, call).await;
+            let result = connector.with_grant(bot, user, &context, self.grant, now, call).await;
             let (step, outcome) = match &result {
                 Ok(_) => (upload_call(phase), ConnectResult::Ok),
                 Err(error) => (upload_call(error.failed_phase()), outcome(error)),

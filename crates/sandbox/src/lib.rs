@@ -64,8 +64,8 @@ pub use behaviour::{
 };
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
-    CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, GrantObservation, ObservationList,
-    PlatformTotals, ReceivedFrame, SocketEnd, UserObservations,
+    CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, GrantObservation,
+    ObservationList, PlatformTotals, ReceivedFrame, SocketEnd, UserObservations,
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;

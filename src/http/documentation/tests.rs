@@ -6,7 +6,9 @@ use serde_json::Value;
 use super::*;
 use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
-    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, FileKind, LinkState, Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, Timestamp, TurnOutcome, UploadedFile, MediaKind, ReplyChoice, ReplyMedia,
+    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, FileKind,
+    LinkState, MediaKind, Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, ReplyChoice,
+    ReplyMedia, Timestamp, TurnOutcome, UploadedFile,
 };
 use crate::http::{OTHER, ROUTES};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::super::input::{AbandonReason, Effect, Input};
 use super::super::open_streams::OpenStreams;
-use super::super::turn::{Turn, TurnPhase, deadline};
+use super::super::turn::{Turn, TurnPhase, send_time};
 use super::lane::LaneHead;
 use super::link_phase::LinkPhase;
 use super::{LaneRead, Machine};
@@ -37,7 +37,7 @@ impl Machine {
         self.erasure = Some(ErasurePhase::EndingSession);
         self.lane = VecDeque::from([Arc::clone(&message)]);
         self.head = LaneHead::new(now);
-        let send_by = now + deadline(&message, &self.bot);
+        let send_by = now + send_time(&message, &self.bot);
         let mut turn = Turn::begin(message, &self.bot, now, send_by);
         // The store need not know it as sent, because a second end of the session does no harm.
         turn.progress.sent_at = Some(now);

@@ -11,7 +11,9 @@ use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
-    JsonObject, LastTurn, LateReplies, Message, MessageContent, MessageEvent, NewDelivery, NewMessage, Problem, ProblemKind, Reply, ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId, UserProfile, MediaKind, ReplyChoice, ReplyMedia,
+    JsonObject, LastTurn, LateReplies, MediaKind, Message, MessageContent, MessageEvent, NewDelivery,
+    NewMessage, Problem, ProblemKind, Reply, ReplyChoice, ReplyMedia, ResendPolicy, SessionRequest, TraceId,
+    TurnOutcome, TurnRules, UserDetails, UserId, UserProfile,
 };
 use crate::store::redis::netstring;
 
