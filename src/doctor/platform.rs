@@ -1,6 +1,5 @@
 //! One bot: its keys, the way to its platform, and a connect with all steps.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +83,10 @@ impl BotExamination<'_> {
         let mode = if self.options.say.is_some() { ConnectMode::Default } else { ConnectMode::Reconnect };
         let mut grant: Option<Grant> = None;
         let now = wall_clock::now();
-        let connected =
-            self.connector.connect(bot, &self.options.user, mode, &Rc::default(), &mut grant, now).await;
+        let connected = self
+            .connector
+            .connect(bot, &self.options.user, mode, &self.connector.empty_context(), &mut grant, now)
+            .await;
         self.examine_clock(report, connected.as_ref().err());
         let failed = connected.as_ref().err().map(ConnectError::phase);
         if grant.is_some() {
@@ -239,7 +240,7 @@ impl BotExamination<'_> {
             .fetch_history_page(
                 bot,
                 &self.options.user,
-                &Rc::default(),
+                &self.connector.empty_context(),
                 grant,
                 None::<&str>,
                 wall_clock::now(),

@@ -5,7 +5,6 @@
 //! has a timeout and is retried a few times. An expired token is renewed once in each call.
 
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 use awc::body::SizedStream;
@@ -286,7 +285,7 @@ impl FileUpload<'_> {
         let Self { connector, bot, user, metrics, .. } = *self;
         let url = endpoint_url(bot, path);
         // A file needs no context: it goes to the user, and a message names it.
-        let context = Rc::default();
+        let context = connector.empty_context();
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
         loop {
             let (now, begun) = (wall_clock::now(), Instant::now());

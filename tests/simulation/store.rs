@@ -101,9 +101,9 @@ impl StoreModel {
         self.record.connected_at.is_some()
     }
 
-    /// Returns whether a turn has ended.
-    pub(super) const fn had_turn(&self) -> bool {
-        self.record.last_turn.is_some()
+    /// Returns the message of the last turn.
+    pub(super) fn last_turn(&self) -> Option<MessageId> {
+        self.record.last_turn.as_ref().map(|turn| turn.message)
     }
 
     pub(super) fn head(&self) -> Option<&OpenMessage> {

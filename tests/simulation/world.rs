@@ -145,6 +145,8 @@ pub(super) struct World {
     completed: HashSet<MessageId>,
     /// The messages that only connect.
     posted_connects: HashSet<MessageId>,
+    /// The one of them that the running connect is for. What its socket brings looks like the greeting.
+    connecting_for: Option<MessageId>,
     forgotten: HashSet<MessageId>,
     /// The messages whose sending the store confirmed.
     may_go: HashSet<MessageId>,
@@ -240,6 +242,7 @@ impl World {
             killed_at: START,
             completed: HashSet::new(),
             posted_connects: HashSet::new(),
+            connecting_for: None,
             forgotten: HashSet::new(),
             may_go: HashSet::new(),
             ends: HashMap::new(),
@@ -582,6 +585,9 @@ impl World {
         self.sockets += 1;
         let socket = self.sockets;
         self.socket = Some((socket, false));
+        if let Some(id) = self.connecting_for.take() {
+            self.written_to.entry(id).or_default().insert(socket);
+        }
         self.connected_at = self.now;
         self.first_connect = !self.truth.knows_session();
         let new_session = match mode {

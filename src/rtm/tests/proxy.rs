@@ -34,7 +34,7 @@ fn connector(bot: &BotConfig, resolve: &DnsResolver) -> PlatformConnector {
 
 async fn connect(bot: &BotConfig) -> Result<PlatformSocket, ConnectError> {
     let connector = connector(bot, &system_resolver());
-    connector.connect(bot, &user(), ConnectMode::Default, &mut None, NOW).await
+    connector.connect(bot, &user(), ConnectMode::Default, &connector.empty_context(), &mut None, NOW).await
 }
 
 /// Returns the failure of the proxy that a connect reports.
@@ -63,9 +63,14 @@ fn calls_and_sockets_go_through_the_proxy_by_name() {
         platform.answers("/rtm/start", ScriptedAnswer::Http("200 OK", ticket));
         let unknown: DnsResolver = Rc::new(|host, _| panic!("{host} was resolved"));
         let (connector, mut grant) = (connector(&bot, &unknown), None);
-        let mut socket =
-            connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
-        connector.fetch_history_page(&bot, &user(), &mut grant, None, NOW).await.unwrap();
+        let mut socket = connector
+            .connect(&bot, &user(), ConnectMode::Default, &connector.empty_context(), &mut grant, NOW)
+            .await
+            .unwrap();
+        connector
+            .fetch_history_page(&bot, &user(), &connector.empty_context(), &mut grant, None::<&str>, NOW)
+            .await
+            .unwrap();
         // One connection serves all calls, and the socket has one of its own.
         assert_eq!(tunnel.targets(), ["platform.example:80", "socket.example:8443"]);
         for path in ["/oAuth/token/jwtgrant", "/rtm/start", "/rtm/bot", "/botmessages/rtm"] {
@@ -160,7 +165,9 @@ fn failure_of_the_proxy_is_told_as_such() {
         );
         let lost: DnsResolver = Rc::new(|_, _| Box::pin(async { Err(io::Error::other("no such host")) }));
         let bot = behind(proxy("http://proxy.example:3128"), platform.bot());
-        let error = connector(&bot, &lost).connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await;
+        let error = connector(&bot, &lost)
+            .connect(&bot, &user(), ConnectMode::Default, &Rc::default(), &mut None, NOW)
+            .await;
         assert!(error.err().unwrap().public_message().contains("the proxy's host name"));
         assert_eq!(platform.connections.get(), 0);
     });
@@ -219,7 +226,10 @@ fn bots_of_one_proxy_share_their_connections() {
         let bots = [named("a", Some(&shared)), named("b", Some(&shared)), named("direct", None)];
         let connector = PlatformConnector::resolving(&bots, clock(), &resolver(&[])).unwrap();
         for bot in &bots {
-            connector.fetch_history_page(bot, &user(), &mut None, None, NOW).await.unwrap();
+            connector
+                .fetch_history_page(bot, &user(), &connector.empty_context(), &mut None, None::<&str>, NOW)
+                .await
+                .unwrap();
         }
         assert_eq!((tunnel.heads().len(), platform.connections.get()), (1, 2));
     });

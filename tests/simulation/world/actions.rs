@@ -23,7 +23,12 @@ impl World {
                 let wait = self.lag();
                 self.schedule(wait, SimulationEvent::ReadLane(life));
             }
-            Effect::Connect(request) => self.connect(request.mode)?,
+            Effect::Connect(request) => {
+                let begins = self.machine.as_ref().is_some_and(|machine| !machine.in_turn());
+                let opener = request.opener.filter(|opener| begins && opener.new.is_connect());
+                self.connecting_for = opener.map(|opener| opener.id);
+                self.connect(request.mode)?;
+            }
             Effect::Send(message) => self.send(message)?,
             Effect::Ping => {
                 if !self.lease.known {

@@ -39,7 +39,13 @@ impl World {
         }
     }
 
-    /// Notes a reply without a listener. Before the end of the first turn, history has no place to be read from.
+    /// Returns whether history has a place to be read from: a reply, or the message of a turn. A connect leaves no message.
+    fn has_place(&self) -> bool {
+        let last_turn = self.truth.last_turn();
+        self.truth.reads_from().is_some() || last_turn.is_some_and(|id| !self.posted_connects.contains(&id))
+    }
+
+    /// Notes a reply without a listener.
     pub(super) fn note_missed(&mut self, response: &BotResponse, is_first: bool) {
         let whole = response.stream.as_ref().is_none_or(|stream| stream.last);
         // When a repeat was first said, a socket may have been open. A reply to another socket beside an open one leaves
@@ -47,7 +53,7 @@ impl World {
         if whole
             && is_first
             && self.socket.is_none_or(|(_, dead)| dead)
-            && (self.truth.reads_from().is_some() || self.truth.had_turn())
+            && self.has_place()
             && let Some(id) = &response.message_id
         {
             self.missed.insert(id.clone());
@@ -56,7 +62,7 @@ impl World {
 
     /// Notes the replies that the dying owner heard and the store does not have.
     pub(super) fn note_unstored(&mut self) {
-        if self.truth.reads_from().is_none() && !self.truth.had_turn() {
+        if !self.has_place() {
             return;
         }
         let unstored = self.delivered.iter().filter(|id| !self.truth.replies.contains_key(*id));
