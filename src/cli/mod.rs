@@ -108,6 +108,8 @@ enum CommandError {
     #[error(transparent)]
     Chat(#[from] chat::ChatError),
     #[error(transparent)]
+    Sandbox(#[from] sandbox::SandboxCommandError),
+    #[error(transparent)]
     Webhook(#[from] webhook::WebhookCommandError),
     #[error(transparent)]
     Migrate(#[from] migrate::MigrateCommandError),
@@ -136,7 +138,10 @@ impl CommandLine {
             Err(error) => {
                 print_error(&error);
                 match error {
-                    CommandError::Config(_) => ExitCode::from(EX_CONFIG),
+                    CommandError::Config(_)
+                    | CommandError::Sandbox(sandbox::SandboxCommandError::Script(_)) => {
+                        ExitCode::from(EX_CONFIG)
+                    }
                     _ => ExitCode::FAILURE,
                 }
             }

@@ -5,6 +5,7 @@ mod colour;
 mod generated;
 mod migrate;
 mod redis;
+mod sandbox;
 mod webhook;
 
 use std::io::{BufRead, BufReader, Read, Write};
