@@ -113,6 +113,8 @@ enum CommandError {
     #[error(transparent)]
     Chat(#[from] chat::ChatError),
     #[error(transparent)]
+    Sandbox(#[from] sandbox::SandboxCommandError),
+    #[error(transparent)]
     Webhook(#[from] webhook::WebhookCommandError),
     #[error(transparent)]
     Migrate(#[from] migrate::MigrateCommandError),
@@ -142,7 +144,9 @@ impl CommandLine {
             Err(error) => {
                 print_error(&error);
                 match error {
-                    CommandError::Config(_) | CommandError::Doctor(doctor::DoctorError::Configuration) => {
+                    CommandError::Config(_)
+                    | CommandError::Doctor(doctor::DoctorError::Configuration)
+                    | CommandError::Sandbox(sandbox::SandboxCommandError::Script(_)) => {
                         ExitCode::from(EX_CONFIG)
                     }
                     _ => ExitCode::FAILURE,

@@ -258,7 +258,7 @@ fn bot_may_sign_with_a_private_key() {
         let public = include_str!("../fixtures/rsa.public.pem").to_owned();
         let key = AppKey::RsaPublicPem(public);
         for algorithm in [JwtAlgorithm::Rs256, JwtAlgorithm::Rs512] {
-            let apps = vec![ClientApp { id: CLIENT_ID.to_owned(), key: key.clone() }];
+            let apps = vec![ClientApp::new(CLIENT_ID, key.clone())];
             let bridge = spawn_bridge_on(SandboxOptions { apps, ..quiet_platform() }, |config| {
                 let bot = bot(config);
                 bot.algorithm = algorithm;

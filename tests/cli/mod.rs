@@ -6,6 +6,7 @@ mod doctor;
 mod generated;
 mod migrate;
 mod redis;
+mod sandbox;
 mod webhook;
 
 use std::io::{BufRead, BufReader, Read, Write};

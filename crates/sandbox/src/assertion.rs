@@ -32,6 +32,36 @@ pub struct ClientApp {
     pub id: String,
     /// Key for its assertions.
     pub key: AppKey,
+    /// Rules of its own.
+    pub rules: AppRules,
+}
+
+/// Rules of an app beside its key.
+#[derive(Debug, Clone, Default)]
+pub struct AppRules {
+    /// Accepted algorithms; empty: those of the sandbox.
+    pub algorithms: Vec<Algorithm>,
+    /// Whether an assertion needs a `jti`.
+    pub enforce_jti: bool,
+    /// Whether an assertion has to be encrypted (JWE). The sandbox cannot decrypt, so it refuses every grant then.
+    pub enforce_jwe: bool,
+    /// API key for `platform/websdk`.
+    pub api_key: Option<SecretString>,
+}
+
+impl ClientApp {
+    /// Returns an app without rules of its own.
+    pub fn new(id: impl Into<String>, key: AppKey) -> Self {
+        Self { id: id.into(), key, rules: AppRules::default() }
+    }
+}
+
+/// Checks of an assertion's times.
+pub(super) enum TimeCheck<'a> {
+    /// The assertion has to be valid at this time, and its `jti` is used up.
+    Strict { now: Timestamp, used_jtis: &'a mut HashMap<String, Timestamp> },
+    /// The assertion may be expired and shown again.
+    Lenient,
 }
 
 /// Content of an accepted assertion.
@@ -61,23 +91,77 @@ pub(super) enum AssertionError {
     TooLongForJti,
     #[error("error verifying the jwt: possibly a replay")]
     Replay,
+    #[error("error verifying the jwt: the app requires a \"jti\" claim")]
+    JtiRequired,
+    #[error("error verifying the jwt: the app requires an encrypted token")]
+    EncryptionRequired,
+    #[error("error verifying the jwt: the sandbox cannot decrypt a JWE")]
+    Encrypted,
 }
 
-/// Verifies an assertion and uses its `jti` up, if it has one.
+/// Verifies an assertion.
 pub(super) fn verify(
     assertion: &str,
     clients: &[ClientApp],
     algorithms: &[Algorithm],
-    now: Timestamp,
-    used_jtis: &mut HashMap<String, Timestamp>,
+    times: TimeCheck<'_>,
 ) -> Result<AssertionIdentity, AssertionError> {
-    let header = decode_header(assertion).map_err(|_| AssertionError::Malformed)?;
+    let (client, claims) = signed_claims(assertion, clients, algorithms, &["iss", "kore_iss"])?;
+    let user = claim(&claims, &["sub", "kore_sub"]).ok_or(AssertionError::Missing("sub"))?;
+    time(&claims, "iat").ok_or(AssertionError::Missing("iat"))?;
+    let expires = time(&claims, "exp").ok_or(AssertionError::Missing("exp"))?;
+    let jti = claim(&claims, &["jti", "kore_jti"]);
+    if client.rules.enforce_jti && jti.is_none() {
+        return Err(AssertionError::JtiRequired);
+    }
+    if let TimeCheck::Strict { now, used_jtis } = times {
+        check_times(expires, jti, now, used_jtis)?;
+    }
+    let anonymous = match claims.get("isAnonymous") {
+        Some(Value::Bool(anonymous)) => *anonymous,
+        Some(Value::String(text)) => text == "true",
+        _ => false,
+    };
+    Ok(AssertionIdentity { client: client.id.clone(), user: user.to_owned(), anonymous })
+}
+
+/// Verifies the token of a webhook call (protocol.md 9.2). Returns its `userIdentity`, if it has one. An expiry counts
+/// only if there is one.
+pub(super) fn verify_webhook(
+    token: &str,
+    clients: &[ClientApp],
+    algorithms: &[Algorithm],
+    now: Timestamp,
+) -> Result<Option<String>, AssertionError> {
+    let (_, claims) = signed_claims(token, clients, algorithms, &["appId", "iss", "kore_iss"])?;
+    match time(&claims, "exp") {
+        Some(expires) if expires <= now => Err(AssertionError::Expired),
+        _ => Ok(claim(&claims, &["userIdentity"]).map(str::to_owned)),
+    }
+}
+
+/// Verifies the signature of a token. Returns its app, which the first of the `issuers` names, and its claims.
+fn signed_claims<'a>(
+    token: &str,
+    clients: &'a [ClientApp],
+    algorithms: &[Algorithm],
+    issuers: &[&str],
+) -> Result<(&'a ClientApp, Map<String, Value>), AssertionError> {
+    if token.bytes().filter(|byte| *byte == b'.').count() == 4 {
+        return Err(AssertionError::Encrypted);
+    }
+    let header = decode_header(token).map_err(|_| AssertionError::Malformed)?;
     // The issuer names the key, so it is read before the verification.
     let unverified: Map<String, Value> =
-        dangerous::insecure_decode_claims(assertion).map_err(|_| AssertionError::Malformed)?;
-    let issuer = claim(&unverified, "iss", "kore_iss").ok_or(AssertionError::Missing("iss"))?;
+        dangerous::insecure_decode_claims(token).map_err(|_| AssertionError::Malformed)?;
+    let issuer = claim(&unverified, issuers).ok_or(AssertionError::Missing("iss"))?;
     let client = clients.iter().find(|client| client.id == issuer).ok_or(AssertionError::UnknownClient)?;
 
+    if client.rules.enforce_jwe {
+        return Err(AssertionError::EncryptionRequired);
+    }
+    let own = client.rules.algorithms.as_slice();
+    let algorithms = if own.is_empty() { algorithms } else { own };
     let key = match (&client.key, header.alg) {
         (AppKey::Secret(secret), Algorithm::HS256 | Algorithm::HS512) => {
             DecodingKey::from_secret(secret.expose_secret().as_bytes())
@@ -90,31 +174,30 @@ pub(super) fn verify(
     if !algorithms.contains(&header.alg) {
         return Err(AssertionError::Algorithm);
     }
-    let claims = decode::<Map<String, Value>>(assertion, &key, &signature_only(header.alg))
-        .map_err(|_| AssertionError::Signature)?
-        .claims;
+    decode(token, &key, &signature_only(header.alg))
+        .map(|decoded| (client, decoded.claims))
+        .map_err(|_| AssertionError::Signature)
+}
 
-    let user = claim(&claims, "sub", "kore_sub").ok_or(AssertionError::Missing("sub"))?;
-    time(&claims, "iat").ok_or(AssertionError::Missing("iat"))?;
-    let expires = time(&claims, "exp").ok_or(AssertionError::Missing("exp"))?;
+/// Checks the expiry and the rules of `jti`, and uses the `jti` up.
+fn check_times(
+    expires: Timestamp,
+    jti: Option<&str>,
+    now: Timestamp,
+    used_jtis: &mut HashMap<String, Timestamp>,
+) -> Result<(), AssertionError> {
     if expires <= now {
         return Err(AssertionError::Expired);
     }
-    if let Some(jti) = claim(&claims, "jti", "kore_jti") {
-        if expires > clock::after(now, JTI_TTL) {
-            return Err(AssertionError::TooLongForJti);
-        }
-        used_jtis.retain(|_, expires| *expires > now);
-        if used_jtis.insert(jti.to_owned(), expires).is_some() {
-            return Err(AssertionError::Replay);
-        }
+    let Some(jti) = jti else { return Ok(()) };
+    if expires > clock::after(now, JTI_TTL) {
+        return Err(AssertionError::TooLongForJti);
     }
-    let anonymous = match claims.get("isAnonymous") {
-        Some(Value::Bool(anonymous)) => *anonymous,
-        Some(Value::String(text)) => text == "true",
-        _ => false,
-    };
-    Ok(AssertionIdentity { client: client.id.clone(), user: user.to_owned(), anonymous })
+    used_jtis.retain(|_, expires| *expires > now);
+    match used_jtis.insert(jti.to_owned(), expires) {
+        Some(_) => Err(AssertionError::Replay),
+        None => Ok(()),
+    }
 }
 
 /// Times come in two units, so `verify` judges them. `aud` is ignored, as on the platform.
@@ -126,10 +209,8 @@ fn signature_only(algorithm: Algorithm) -> Validation {
     validation
 }
 
-fn claim<'a>(claims: &'a Map<String, Value>, plain: &str, twin: &str) -> Option<&'a str> {
-    [plain, twin]
-        .into_iter()
-        .find_map(|name| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()))
+fn claim<'a>(claims: &'a Map<String, Value>, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| claims.get(*name).and_then(Value::as_str).filter(|text| !text.is_empty()))
 }
 
 fn time(claims: &Map<String, Value>, name: &str) -> Option<Timestamp> {
@@ -155,10 +236,19 @@ mod tests {
         assertion: &str,
         used: &mut HashMap<String, Timestamp>,
     ) -> Result<AssertionIdentity, AssertionError> {
-        let clients =
-            [ClientApp { id: "cs-1".into(), key: AppKey::Secret(SecretString::from("secret-of-cs-1")) }];
+        judge_by(AppRules::default(), assertion, used)
+    }
+
+    fn judge_by(
+        rules: AppRules,
+        assertion: &str,
+        used_jtis: &mut HashMap<String, Timestamp>,
+    ) -> Result<AssertionIdentity, AssertionError> {
+        let key = AppKey::Secret(SecretString::from("secret-of-cs-1"));
+        let clients = [ClientApp { rules, ..ClientApp::new("cs-1", key) }];
         let all = [Algorithm::HS256, Algorithm::HS512, Algorithm::RS256, Algorithm::RS512];
-        verify(assertion, &clients, &all, Timestamp::from_second(NOW).unwrap(), used)
+        let now = Timestamp::from_second(NOW).unwrap();
+        verify(assertion, &clients, &all, TimeCheck::Strict { now, used_jtis })
     }
 
     fn once(claims: &Value) -> Result<AssertionIdentity, AssertionError> {
@@ -220,14 +310,62 @@ mod tests {
     }
 
     #[test]
+    fn app_may_enforce_rules_of_its_own() {
+        let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
+        let mut with_jti = claims.clone();
+        with_jti["jti"] = json!("once");
+        let (plain, with_jti) = (
+            sign(Algorithm::HS256, "secret-of-cs-1", &claims),
+            sign(Algorithm::HS256, "secret-of-cs-1", &with_jti),
+        );
+        let judged = |rules, token: &str| judge_by(rules, token, &mut HashMap::new()).map(|found| found.user);
+        let jti = || AppRules { enforce_jti: true, ..AppRules::default() };
+        assert_eq!(judged(jti(), &plain), Err(AssertionError::JtiRequired));
+        assert_eq!(judged(jti(), &with_jti), Ok("ann".to_owned()));
+        let jwe = AppRules { enforce_jwe: true, ..AppRules::default() };
+        assert_eq!(judged(jwe, &plain), Err(AssertionError::EncryptionRequired));
+        assert_eq!(judged(AppRules::default(), "a.b.c.d.e"), Err(AssertionError::Encrypted));
+        let hs512 = AppRules { algorithms: vec![Algorithm::HS512], ..AppRules::default() };
+        assert_eq!(judged(hs512, &plain), Err(AssertionError::Algorithm));
+    }
+
+    #[test]
+    fn webhook_token_needs_no_times() {
+        let clients = [ClientApp::new("cs-1", AppKey::Secret(SecretString::from("secret-of-cs-1")))];
+        let now = Timestamp::from_second(NOW).unwrap();
+        let judge = |claims: Value| {
+            let token = sign(Algorithm::HS256, "secret-of-cs-1", &claims);
+            verify_webhook(&token, &clients, &[Algorithm::HS256], now)
+        };
+        assert_eq!(judge(json!({"sub": "x", "appId": "cs-1"})), Ok(None));
+        assert_eq!(
+            judge(json!({"iss": "cs-1", "userIdentity": "ann", "exp": NOW + 1})),
+            Ok(Some("ann".to_owned()))
+        );
+        assert_eq!(judge(json!({"iss": "other", "appId": "cs-1"})), Ok(None), "appId comes first");
+        assert_eq!(judge(json!({"iss": "cs-1", "exp": NOW})), Err(AssertionError::Expired));
+        assert_eq!(judge(json!({"appId": "cs-2"})), Err(AssertionError::UnknownClient));
+    }
+
+    #[test]
+    fn lenient_check_takes_an_expired_assertion() {
+        let clients = [ClientApp::new("cs-1", AppKey::Secret(SecretString::from("secret-of-cs-1")))];
+        let claims = json!({"iss": "cs-1", "sub": "ann", "iat": 1, "exp": 2, "jti": "a"});
+        let token = sign(Algorithm::HS256, "secret-of-cs-1", &claims);
+        assert!(verify(&token, &clients, &[Algorithm::HS256], TimeCheck::Lenient).is_ok());
+        assert_eq!(judge(&token, &mut HashMap::new()), Err(AssertionError::Expired));
+    }
+
+    #[test]
     fn public_key_verifies_rsa_only() {
         let public = include_str!("tests/rsa_public.pem");
-        let clients = [ClientApp { id: "cs-1".into(), key: AppKey::RsaPublicPem(public.into()) }];
+        let clients = [ClientApp::new("cs-1", AppKey::RsaPublicPem(public.into()))];
         let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
         let private = EncodingKey::from_rsa_pem(include_bytes!("tests/rsa_private.pem")).unwrap();
         let now = Timestamp::from_second(NOW).unwrap();
         let judge = |token: &str, allowed: &[Algorithm]| {
-            verify(token, &clients, allowed, now, &mut HashMap::new()).map(|identity| identity.user)
+            let times = TimeCheck::Strict { now, used_jtis: &mut HashMap::new() };
+            verify(token, &clients, allowed, times).map(|identity| identity.user)
         };
         for algorithm in [Algorithm::RS256, Algorithm::RS512] {
             let token = encode(&Header::new(algorithm), &claims, &private).unwrap();

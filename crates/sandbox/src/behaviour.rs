@@ -7,11 +7,15 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use serde::Deserialize;
 
+use super::script_values::{signed_seconds, span};
 use super::uploads::FileBehaviour;
 
-/// Switches of protocol.md 11.
-#[derive(Debug, Clone)]
+/// Switches of protocol.md 11 and 16.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a switch of its own, and any mix of them is a platform"
@@ -24,6 +28,8 @@ pub struct Behaviour {
     /// Time of the welcome in a new session.
     pub welcome: WelcomeTime,
     /// Delay between the connect and the welcome.
+    #[serde(deserialize_with = "span")]
+    #[cfg_attr(test, schemars(with = "crate::script_values::SpanText"))]
     pub welcome_delay: Duration,
     /// Whether `bot_active` is sent on connect.
     pub bot_active: bool,
@@ -50,6 +56,8 @@ pub struct Behaviour {
     /// Refusal of an expired or unknown token.
     pub expired_token: ExpiredTokenStyle,
     /// Life of a `sid`.
+    #[serde(deserialize_with = "span")]
+    #[cfg_attr(test, schemars(with = "crate::script_values::SpanText"))]
     pub sid_ttl: Duration,
     /// Whether a `sid` opens one socket only.
     pub sid_single_use: bool,
@@ -61,18 +69,44 @@ pub struct Behaviour {
     pub secure_handshake: SecureHandshake,
     /// Largest `limit` of the history. A larger one is cut to it.
     pub history_limit: usize,
+    /// Text that the history shows of a message whose two texts differ.
+    pub history_text: HistoryTextStyle,
     /// Delay between a message and its appearance in the history.
+    #[serde(deserialize_with = "span")]
+    #[cfg_attr(test, schemars(with = "crate::script_values::SpanText"))]
     pub history_delay: Duration,
     /// Message before the end of an inactive session, if there is one.
     pub closing_message: Option<String>,
     /// Delay before each answer of the default bot.
+    #[serde(deserialize_with = "span")]
+    #[cfg_attr(test, schemars(with = "crate::script_values::SpanText"))]
     pub thinking: Duration,
     /// Events and lines of a human agent.
     pub agent_desk: AgentDesk,
+    /// Time for which an agent types before each line.
+    #[serde(deserialize_with = "span")]
+    #[cfg_attr(test, schemars(with = "crate::script_values::SpanText"))]
+    pub agent_typing: Duration,
+    /// Whether an agent's desk reports delivered and read messages.
+    pub agent_receipts: bool,
+    /// Whether signals such as `typing` are acknowledged.
+    pub signal_acks: bool,
+    /// Whether signals, delivery acks and pings count towards the rate limit.
+    pub signals_count: bool,
+    /// Whether the secure handshake refuses an expired assertion. The Web SDK shows its old one on each reconnect.
+    pub handshake_checks_expiry: bool,
+    /// Whether responses say if a task ended (`endOfTask` and its companions).
+    pub end_of_task: bool,
+    /// Whether `&`, `<`, `>`, `"` and `'` in texts are escaped.
+    pub escape_html: bool,
     /// `userMsgId` of the user's records in the history.
     pub user_ids: UserIdStyle,
-    /// Lead of the platform's clock in `createdOn`; negative if it is slow.
+    /// Lead of the platform's clock in `createdOn`, in a script in seconds; negative if it is slow.
+    #[serde(deserialize_with = "signed_seconds")]
+    #[cfg_attr(test, schemars(with = "i32"))]
     pub clock_lead: SignedDuration,
+    /// Whether the webhook channel (V2) answers with the first responses and a `pollId` for the others.
+    pub webhook_polling: bool,
     /// Number of the newest responses that a new socket gets again. It counts responses from the time of the switch.
     pub repeats: usize,
     /// Uploads of files, and the bot's way with them.
@@ -103,13 +137,22 @@ impl Default for Behaviour {
             stale_sid: StaleSid::Refuse(401),
             url_base: None,
             secure_handshake: SecureHandshake::Version,
-            history_limit: 10,
+            history_limit: 100,
+            history_text: HistoryTextStyle::Payload,
             history_delay: Duration::ZERO,
             closing_message: None,
             thinking: Duration::ZERO,
             agent_desk: AgentDesk::Kore,
+            agent_typing: Duration::from_millis(500),
+            agent_receipts: true,
+            signal_acks: true,
+            signals_count: false,
+            handshake_checks_expiry: false,
+            end_of_task: false,
+            escape_html: false,
             user_ids: UserIdStyle::AsSent,
             clock_lead: SignedDuration::ZERO,
+            webhook_polling: false,
             repeats: 0,
             files: FileBehaviour::default(),
         }
@@ -117,7 +160,9 @@ impl Default for Behaviour {
 }
 
 /// Desk of the human agents (protocol.md 7.11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum AgentDesk {
     /// `agent_session_start` and `agent_connected`. Lines are marked by `fromAgent` and `author`.
     Kore,
@@ -125,8 +170,21 @@ pub enum AgentDesk {
     Vendor,
 }
 
+/// Text of a message in the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum HistoryTextStyle {
+    /// `component.payload.text`, which most clients show.
+    Payload,
+    /// `cInfo.body`
+    Body,
+}
+
 /// Form of `userMsgId` in the history (protocol.md 7.10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum UserIdStyle {
     /// The client's own id.
     AsSent,
@@ -137,7 +195,9 @@ pub enum UserIdStyle {
 }
 
 /// Order of ack and answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum AckOrder {
     /// Ack before the answer.
     Before,
@@ -152,7 +212,9 @@ pub enum AckOrder {
 }
 
 /// Position of `waiting_for_user_input`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum WaitingOrder {
     /// Never, as on older platforms.
     Off,
@@ -163,7 +225,9 @@ pub enum WaitingOrder {
 }
 
 /// Time of the welcome in a new session (`OnConnect`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum WelcomeTime {
     /// Never: the bot has no `OnConnect` event.
     Off,
@@ -174,7 +238,9 @@ pub enum WelcomeTime {
 }
 
 /// Spelling of frame types (protocol.md 7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum SpellingStyle {
     /// `bot_active`
     Documented,
@@ -187,7 +253,9 @@ pub enum SpellingStyle {
 }
 
 /// Encoding of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum FramingStyle {
     /// One text frame.
     Text,
@@ -198,7 +266,9 @@ pub enum FramingStyle {
 }
 
 /// Refusal of an expired token (protocol.md 4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum ExpiredTokenStyle {
     /// Status 401, code 401.
     Status,
@@ -209,7 +279,9 @@ pub enum ExpiredTokenStyle {
 }
 
 /// Result of an upgrade with a bad `sid`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum StaleSid {
     /// Refusal with this status.
     Refuse(u16),
@@ -218,7 +290,9 @@ pub enum StaleSid {
 }
 
 /// Answer to the secure handshake (protocol.md 5.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum SecureHandshake {
     /// The platform is too old: it gives no nonce.
     Unsupported,

@@ -16,11 +16,13 @@ use super::behaviour::{UserIdStyle, WelcomeTime};
 use super::clock;
 use super::commands::{self, CommandAnswer};
 use super::history::HistoryEntry;
-use super::observations::ReceivedFrame;
-use super::platform_state::{PlatformState, UserState, locked};
+use super::history_content::HistoryContent;
+use super::observations::{FrameKind, ReceivedFrame};
+use super::platform_state::{PlatformState, UserEntry, UserState, locked};
+use super::scripted_bot::ScriptedBot;
 use super::session::ConversationSession;
 use super::socket_task::SocketTask;
-use super::step::Step;
+use super::step::{ReceiptKind, ReceiptScope, Step};
 use super::step_runner::{StepTrigger, frame_context, run_steps};
 use super::{default_bot, platform_frames, uploads};
 
@@ -66,6 +68,27 @@ impl<'a> ClientFrame<'a> {
         let message = self.message.and_then(|raw| serde_json::from_str::<MessageFiles>(raw.get()).ok());
         message.map(|message| message.attachments).unwrap_or_default()
     }
+
+    fn attachments(&self) -> Option<Value> {
+        #[derive(Deserialize)]
+        struct MessageFiles {
+            attachments: Option<Value>,
+        }
+        let message = self.message.and_then(|raw| serde_json::from_str::<MessageFiles>(raw.get()).ok());
+        message.and_then(|message| message.attachments)
+    }
+
+    fn kind(&self) -> FrameKind {
+        match (self.r#type.as_deref(), self.resource_id.as_deref()) {
+            (Some("ping"), _) => FrameKind::Ping,
+            (Some("ack"), _) => FrameKind::DeliveryAck,
+            (_, Some("/bot.message")) if self.event.is_none() => FrameKind::Message,
+            (_, Some("/bot.message")) => FrameKind::Signal,
+            (_, Some("/bot.closeConversationSession")) => FrameKind::CloseSession,
+            (_, Some("/bot.clientEvent")) => FrameKind::ClientEvent,
+            _ => FrameKind::Other,
+        }
+    }
 }
 
 impl SocketTask {
@@ -79,49 +102,67 @@ impl SocketTask {
                 socket: socket.id,
                 client_message_id: Value::Null,
                 text: String::new(),
+                kind: FrameKind::Unreadable,
                 frame: Value::String(text.to_owned()),
             };
+            self.hear(FrameKind::Unreadable, "", text);
             return platform.observe(user, |observed| observed.others.push(heard));
         };
         let trigger = StepTrigger {
             reply_to: frame.reply_to().map(|id| Box::from(id.get())),
             socket: Some(Arc::clone(socket)),
-            exclusive: false,
+            ..StepTrigger::default()
         };
-        let resource = frame.resource_id.as_deref().unwrap_or_default();
         let behaviour = platform.behaviour();
-        if frame.r#type.as_deref() == Some("ping") {
-            platform.observe(user, |observed| observed.pings += 1);
-            if behaviour.pong {
-                let pong = platform_frames::pong(behaviour.spelling, trigger.reply_to.as_deref());
-                socket.send(behaviour.framing, &pong).await;
-            }
-        } else if resource == "/bot.message" && frame.event.is_none() {
-            self.handle_message(trigger, &frame, text).await;
+        let kind = frame.kind();
+        let limit = if behaviour.signals_count || kind == FrameKind::Message {
+            platform.options.rate_per_minute
         } else {
-            platform.observe(user, |observed| observed.others.push(self.received_frame(&frame, text)));
-            let steps = match resource {
-                "/bot.closeConversationSession" => vec![Step::Ack, Step::EndSession],
-                "/bot.clientEvent" => vec![Step::AckWithoutReplyTo],
-                "/bot.message" => vec![Step::Ack],
-                _ => return,
-            };
-            run_steps(platform, user, trigger, steps).await;
+            0
+        };
+        if !is_within_rate(&mut locked(&user.state).sent, limit, clock::now()) {
+            return socket.close(Some(1008), "rate limit exceeded").await;
         }
+        match kind {
+            FrameKind::Message => return self.handle_message(trigger, &frame, text).await,
+            FrameKind::Ping => {
+                self.hear(kind, "", text);
+                platform.observe(user, |observed| observed.pings += 1);
+                if behaviour.pong {
+                    let pong = platform_frames::pong(behaviour.spelling, trigger.reply_to.as_deref());
+                    socket.send(behaviour.framing, &pong).await;
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.hear(kind, &frame.text(), text);
+        platform.observe(user, |observed| observed.others.push(self.received_frame(&frame, text)));
+        let steps = match kind {
+            FrameKind::CloseSession => vec![Step::Ack, Step::EndSession],
+            FrameKind::ClientEvent => vec![Step::AckWithoutReplyTo],
+            FrameKind::Signal if behaviour.signal_acks => vec![Step::Ack],
+            _ => return,
+        };
+        run_steps(platform, user, trigger, steps).await;
     }
 
-    /// Handles a user's message: rate limit, history, other sockets, answer.
+    /// Records a frame for `/sandbox/heard`.
+    fn hear(&self, kind: FrameKind, text: &str, raw: &str) {
+        self.platform.hear(&self.user, "frame", || {
+            let frame = serde_json::from_str(raw).unwrap_or_else(|_| json!(raw));
+            json!({"type": kind.name(), "socket": self.socket.id, "text": text, "frame": frame})
+        });
+    }
+
+    /// Handles a user's message: history, other sockets, answer.
     async fn handle_message(&self, trigger: StepTrigger, frame: &ClientFrame<'_>, raw: &str) {
         let Self { platform, user, socket } = self;
         let at = clock::now();
-        let limit = platform.options.rate_per_minute;
         let behaviour = platform.behaviour();
         let text = frame.text();
         let id = frame.client_message_id.or(frame.id).map_or("null", RawValue::get);
-
-        if !is_within_rate(&mut locked(&user.state).sent, limit, at) {
-            return socket.close(Some(1008), "rate limit exceeded").await;
-        }
+        self.hear(FrameKind::Message, &text, raw);
         platform.counts.messages.fetch_add(1, Ordering::Relaxed);
 
         let scripted = self.scripted_steps(frame, raw);
@@ -136,19 +177,20 @@ impl SocketTask {
             let is_stalled = std::mem::take(&mut state.stalled);
             state.stalled = behaviour.files.stalls && text.is_empty() && !files.is_empty();
             let is_stalled = is_stalled || state.stalled;
+            let welcome_steps = welcome(platform, user, &state);
             if let Some(session) = &mut state.session {
                 let welcome = !std::mem::replace(&mut session.welcomed, true)
                     && behaviour.welcome == WelcomeTime::AfterFirstMessage;
                 let answer = match scripted {
                     Some(steps) => steps,
                     None if is_stalled => vec![Step::Ack],
-                    None => default_steps(platform, session, agent, (&text, &files), id),
+                    None => bot_steps(platform, user, session, agent, (&text, &files), id),
                 };
                 let acks = answer.iter().take_while(|step| matches!(step, Step::Ack)).count();
                 steps.extend(answer);
                 if welcome {
                     let place = steps.len().min(acks);
-                    steps.splice(place..place, default_bot::welcome());
+                    steps.splice(place..place, welcome_steps);
                 }
             }
             let said = HistoryEntry {
@@ -160,8 +202,7 @@ impl SocketTask {
                 },
                 from_user: true,
                 by_agent: false,
-                text,
-                template: None,
+                content: HistoryContent::of_user(&text, frame.attachments().as_ref()),
                 at: clock::shifted(at, behaviour.clock_lead),
                 visible_at: clock::after(at, behaviour.history_delay),
                 session: state.session.as_ref().map(|session| session.id.clone()).unwrap_or_default(),
@@ -207,6 +248,7 @@ impl SocketTask {
             socket: self.socket.id,
             client_message_id: to_value(frame.client_message_id),
             text: frame.text(),
+            kind: frame.kind(),
             frame: serde_json::from_str(raw).unwrap_or_else(|_| json!(raw)),
         }
     }
@@ -230,7 +272,7 @@ fn is_within_rate(sent: &mut VecDeque<Timestamp>, limit: u32, at: Timestamp) -> 
 }
 
 /// Keeps the running session alive or begins one. Returns whether it began one.
-fn resume_session(platform: &PlatformState, state: &mut UserState) -> bool {
+pub(super) fn resume_session(platform: &PlatformState, state: &mut UserState) -> bool {
     let at = Instant::now();
     let timeout = platform.options.session_timeout;
     match &mut state.session {
@@ -247,23 +289,47 @@ fn resume_session(platform: &PlatformState, state: &mut UserState) -> bool {
     }
 }
 
-fn default_steps(
+/// Returns the bot's welcome of a new session.
+pub(super) fn welcome(platform: &PlatformState, user: &UserEntry, state: &UserState) -> Vec<Step> {
+    match platform.options.scripted_bot(user.bot_id()) {
+        Some(bot) => bot.welcome(user.id.user()),
+        None => default_bot::welcome(state.context.summary().as_deref()),
+    }
+}
+
+/// Returns the bot's answer to a message: a command's, the script's, the agent's or the default bot's.
+pub(super) fn bot_steps(
     platform: &PlatformState,
+    user: &UserEntry,
     session: &mut ConversationSession,
     agent: bool,
     (text, files): (&str, &[Value]),
     id: &str,
 ) -> Vec<Step> {
-    let behaviour = platform.behaviour();
-    let answer = match commands::command(text, id) {
-        Some(CommandAnswer::Exact(steps)) => return steps,
-        Some(CommandAnswer::Usual(steps)) => steps,
-        None if agent => vec![Step::AgentSay(format!("I see: {text}"))],
-        None => {
+    let mut behaviour = platform.behaviour();
+    let script = platform.options.scripted_bot(user.bot_id());
+    let command =
+        if script.is_none_or(ScriptedBot::has_commands) { commands::command(text, id) } else { None };
+    let mut answer = match (command, script) {
+        (Some(CommandAnswer::Exact(steps)), _) => return steps,
+        (Some(CommandAnswer::Usual(steps)), _) => steps,
+        (None, Some(bot)) => {
+            let answer = bot.answer(&mut session.script_dialog, user.id.user(), text);
+            if let Some(ack) = answer.ack {
+                Arc::make_mut(&mut behaviour).ack = ack;
+            }
+            answer.steps
+        }
+        (None, None) if agent => vec![Step::AgentSay(format!("I see: {text}"))],
+        (None, None) => {
             uploads::answer(platform, files).unwrap_or_else(|| default_bot::answer(&mut session.dialog, text))
         }
     };
-    match (session.dialog.runs(), &session.context) {
+    if agent && behaviour.agent_receipts {
+        let receipts = [ReceiptKind::Delivered, ReceiptKind::Read];
+        answer.splice(..0, receipts.map(|kind| Step::AgentReceipt(kind, ReceiptScope::Answered)));
+    }
+    match (session.dialog.runs() || session.script_dialog.is_some(), &session.context) {
         (true, None) => session.context = Some(platform.ids.uuid("dcx-")),
         (false, Some(_)) => session.context = None,
         _ => {}

@@ -7,7 +7,7 @@ use serde_json::json;
 use self::CommandAnswer::{Exact, Usual};
 use super::faults::{Endpoint, Fault, RetryAfter};
 use super::message_elements;
-use super::step::{CutMode, Step, StreamEndMarker};
+use super::step::{CutMode, ReceiptKind, ReceiptScope, Step, StreamEndMarker};
 
 /// Answer to a command.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ pub(super) fn command(text: &str, id: &str) -> Option<CommandAnswer> {
         "agent" => Usual(vec![
             Step::Say("I hand you over to a person. Type /bot to come back to me.".to_owned()),
             Step::AgentStart,
+            Step::AgentReceipt(ReceiptKind::Read, ReceiptScope::All),
             Step::AgentSay("Hi, this is Alex. How can I help?".to_owned()),
         ]),
         "bot" => Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),

@@ -30,9 +30,14 @@ impl OrderDialog {
     }
 }
 
-/// Returns the welcome of a new session.
-pub(super) fn welcome() -> Vec<Step> {
-    say("Hello! I am the sandbox bot. Ask me \"Where is my order?\", or type /help to see what I can do.")
+/// Returns the welcome of a new session. It repeats the context that the client gave.
+pub(super) fn welcome(context: Option<&str>) -> Vec<Step> {
+    const WELCOME: &str =
+        "Hello! I am the sandbox bot. Ask me \"Where is my order?\", or type /help to see what I can do.";
+    match context {
+        Some(context) => say(&format!("{WELCOME}\n{context}")),
+        None => say(WELCOME),
+    }
 }
 
 /// Returns the bot's answer, without acks.

@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix_web::http::header;
-use actix_web::web::{self, Bytes, Data, Query as QueryString};
+use actix_web::web::{self, Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::assertion;
+use super::assertion::{self, TimeCheck};
 use super::clock;
 use super::commands;
 use super::fault_injection::{error_response, inject_fault, token_expired_response};
 use super::faults::Endpoint;
-use super::history::{self, HistorySelection};
+use super::history::{self, HistoryOwner, HistorySelection};
+use super::lenient_query::LenientQuery;
 use super::observations::GrantObservation;
-use super::platform_state::{BotUser, PlatformState, SimulatedGrant, SimulatedTicket, locked};
-use super::step::Step;
-use super::step_runner::{StepRunner, StepTrigger};
-use super::{upgrade, uploads};
+use super::platform_state::{BotUser, PlatformState, SimulatedGrant, SimulatedTicket, UserEntry, locked};
+use super::upgrade::{self, header_text};
+use super::{assertion_signer, control, uploads, web_sdk, webhook_channel};
+
+/// Messages on a page of the history if the client names no limit.
+const DEFAULT_HISTORY_LIMIT: usize = 10;
 
 /// Adds all routes. Each route of the API exists with and without the version.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -28,21 +31,39 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .route(&format!("{api}/oAuth/token/jwtgrant"), web::post().to(grant))
             .route(&format!("{api}/rtm/start"), web::post().to(start))
             .route(&format!("{api}/botmessages/rtm"), web::get().to(read_history));
+        assertion_signer::routes(config, api);
+        web_sdk::routes(config, api);
+        webhook_channel::api_routes(config, api);
         uploads::routes(config, api);
     }
     uploads::file_routes(config);
+    assertion_signer::routes(config, "");
+    web_sdk::picture_routes(config);
+    webhook_channel::routes(config);
+    control::routes(config);
     config
         .route("/rtm/bot", web::get().to(upgrade::upgrade))
         .route("/{prefix}/rtm/bot", web::get().to(upgrade::upgrade))
-        .route("/sandbox/push", web::post().to(push))
         .route("/", web::get().to(page));
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
 struct GrantBotInfo {
     chat_bot: String,
     task_bot_id: String,
+    /// The whole object.
+    whole: Value,
+}
+
+impl GrantBotInfo {
+    fn of(whole: Value) -> Option<Self> {
+        let text = |name: &str| match whole.get(name) {
+            None => Some(String::new()),
+            Some(value) => value.as_str().map(str::to_owned),
+        };
+        let (chat_bot, task_bot_id) = (text("chatBot")?, text("taskBotId")?);
+        whole.is_object().then_some(Self { chat_bot, task_bot_id, whole })
+    }
 }
 
 /// Parses the body of `jwtgrant`, JSON or form.
@@ -51,7 +72,7 @@ fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, GrantBot
     #[serde(rename_all = "camelCase")]
     struct GrantBody {
         assertion: String,
-        bot_info: GrantBotInfo,
+        bot_info: Value,
     }
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
@@ -67,7 +88,7 @@ fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, GrantBot
         return assertion.map(|assertion| (assertion, info));
     }
     let body: GrantBody = serde_json::from_slice(body).ok()?;
-    Some((body.assertion, body.bot_info))
+    Some((body.assertion, GrantBotInfo::of(body.bot_info)?))
 }
 
 async fn grant(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
@@ -77,21 +98,31 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<PlatformState>)
     let Some((assertion, info)) = grant_request(&request, &body) else {
         return error_response(400, "assertion and botInfo are needed");
     };
-    if !platform.options.bots.is_empty() && !platform.options.bots.contains(&info.task_bot_id) {
+    if !platform.options.has_bot(&info.task_bot_id) {
         return error_response(400, "no bot has this taskBotId");
     }
     let at = clock::now();
     let verified = {
         let options = &platform.options;
-        let mut used = locked(&platform.used_jtis);
-        assertion::verify(&assertion, &options.apps, &options.algorithms, at, &mut used)
+        let used_jtis = &mut locked(&platform.used_jtis);
+        let times = TimeCheck::Strict { now: at, used_jtis };
+        assertion::verify(&assertion, &options.apps, &options.algorithms, times)
     };
     let identity = match verified {
         Ok(identity) => identity,
         Err(refusal) => return error_response(401, &refusal.to_string()),
     };
     let user = platform.user(&BotUser { bot: Some(info.task_bot_id), user: identity.user.clone() });
-    locked(&user.state).chat_bot = info.chat_bot;
+    {
+        let mut state = locked(&user.state);
+        state.context.update(&info.whole);
+        state.chat_bot = info.chat_bot;
+        state.site = platform.site(host(&request));
+    }
+    platform.hear(&user, "grant", || {
+        let origin = header_text(&request, header::ORIGIN);
+        json!({"app": identity.client, "botInfo": info.whole, "isAnonymous": identity.anonymous, "origin": origin})
+    });
     platform.observe(&user, |observed| {
         observed.grants += 1;
         observed.grant_requests.push(GrantObservation {
@@ -117,12 +148,26 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<PlatformState>)
             "issuedDate": clock::rfc3339(at), "expiresDate": clock::rfc3339(expires),
         },
         "userInfo": {
-            "userId": platform.ids.uuid("u-"), "accountId": platform.ids.session(), "orgId": platform.ids.uuid("o-"),
+            "userId": platform.user_id(&identity.user),
+            "accountId": platform.ids.session_of("account", &identity.client),
+            "orgId": platform.ids.uuid_of("o-", &identity.client),
             "identity": format!("{}/{}", identity.client, identity.user),
             "enrollType": if identity.anonymous { "anonymous" } else { "free" },
-            "managedBy": platform.ids.session(), "fName": "", "lName": "",
+            "managedBy": platform.ids.session_of("manager", &identity.client), "fName": "", "lName": "",
         },
     }))
+}
+
+/// Returns the host that the client calls.
+pub(super) fn host(request: &HttpRequest) -> Option<&str> {
+    request.headers().get(header::HOST).and_then(|host| host.to_str().ok())
+}
+
+/// Returns the bearer token of the request.
+pub(super) fn bearer(request: &HttpRequest) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Returns the grant of the request's token.
@@ -130,14 +175,7 @@ pub(super) fn authorized(
     request: &HttpRequest,
     platform: &PlatformState,
 ) -> Result<SimulatedGrant, Box<HttpResponse>> {
-    let token = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    let Some(token) = token else {
+    let Some(token) = bearer(request) else {
         return Err(Box::new(error_response(401, "no bearer token")));
     };
     platform
@@ -177,14 +215,9 @@ async fn start(request: HttpRequest, body: Bytes, platform: Data<PlatformState>)
         }
         tickets.insert(sid.clone(), ticket)
     });
-    platform.observe(&grant.user, |observed| {
-        observed.starts += 1;
-        observed.start_infos.push(member(&body, "botInfo"));
-    });
-    let base = behaviour.url_base.clone().unwrap_or_else(|| match platform.address.get() {
-        Some(address) => format!("ws://{address}"),
-        None => String::new(),
-    });
+    note_start(&platform, &grant, &request, &body);
+    let base =
+        behaviour.url_base.clone().unwrap_or_else(|| platform.site(host(&request)).replacen("http", "ws", 1));
     let url = format!("{base}/rtm/bot?sid={sid}");
     HttpResponse::Ok().json(match nonce {
         Some(nonce) => json!({"url": url, "nonce": nonce}),
@@ -192,21 +225,44 @@ async fn start(request: HttpRequest, body: Bytes, platform: Data<PlatformState>)
     })
 }
 
-#[derive(Deserialize)]
-struct HistoryParameters {
-    limit: Option<usize>,
-    offset: Option<usize>,
-    skip: Option<usize>,
-    forward: Option<bool>,
-    #[serde(rename = "msgId")]
-    message_id: Option<String>,
+/// Records a start, and keeps its context for the bot. The platform reads its body leniently.
+fn note_start(platform: &PlatformState, grant: &SimulatedGrant, request: &HttpRequest, body: &[u8]) {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let language = body.get("language").and_then(Value::as_str).map(str::to_owned);
+    let bot_info = body.get("botInfo").cloned().unwrap_or_default();
+    {
+        let mut state = locked(&grant.user.state);
+        state.context.update(&bot_info);
+        state.context.language.clone_from(&language);
+    }
+    platform.hear(&grant.user, "start", || {
+        json!({
+            "botInfo": bot_info, "language": language, "query": request.query_string(),
+            "origin": header_text(request, header::ORIGIN),
+        })
+    });
+    platform.observe(&grant.user, |observed| {
+        observed.starts += 1;
+        observed.start_infos.push(bot_info);
+    });
 }
 
-async fn read_history(
-    request: HttpRequest,
-    query: QueryString<HistoryParameters>,
-    platform: Data<PlatformState>,
-) -> HttpResponse {
+/// Parses the part of the history that a request asks for.
+///
+/// # Errors
+/// A parameter is no number. The error names it.
+pub(super) fn history_selection(query: &LenientQuery, most: usize) -> Result<HistorySelection, &'static str> {
+    let offset = query.number("offset")?.or(query.number("skip")?);
+    Ok(HistorySelection {
+        limit: query.number("limit")?.unwrap_or(DEFAULT_HISTORY_LIMIT).min(most),
+        offset: offset.unwrap_or(0),
+        // `direction=1` is another spelling of it.
+        forward: query.is_true("forward") || query.get("direction") == Some("1"),
+        message_id: query.get("msgId").map(str::to_owned),
+    })
+}
+
+async fn read_history(request: HttpRequest, platform: Data<PlatformState>) -> HttpResponse {
     if let Some(answer) = inject_fault(&platform, Endpoint::History).await {
         return answer;
     }
@@ -216,43 +272,28 @@ async fn read_history(
     };
     platform.observe(&grant.user, |observed| observed.history_reads += 1);
     let most = platform.behaviour().history_limit;
-    let query = query.into_inner();
-    let query = HistorySelection {
-        limit: query.limit.unwrap_or(most).min(most),
-        offset: query.offset.or(query.skip).unwrap_or(0),
-        forward: query.forward.unwrap_or(false),
-        message_id: query.message_id,
+    let query = match history_selection(&LenientQuery::of(&request), most) {
+        Ok(query) => query,
+        Err(name) => return error_response(400, &format!("{name} is not a number")),
     };
-    let page = {
-        let state = locked(&grant.user.state);
-        history::page(&state.history, grant.user.bot_id(), &query, clock::now())
-    };
-    HttpResponse::Ok().json(page)
+    history_response(&platform, &grant.user, &query, "rtm")
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PushRequest {
-    user: String,
-    text: String,
-    #[serde(default)]
-    bot: Option<String>,
-}
-
-/// Makes the bot send an unsolicited message, for people who try it.
-async fn push(body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
-    let push: PushRequest = match serde_json::from_slice(&body) {
-        Ok(push) => push,
-        Err(error) => {
-            let told = format!("send {{\"user\": \"…\", \"text\": \"…\"}}: {error}\n");
-            return HttpResponse::BadRequest().content_type("text/plain; charset=utf-8").body(told);
-        }
+/// Builds the answer with a page of a user's history.
+pub(super) fn history_response(
+    platform: &PlatformState,
+    user: &UserEntry,
+    query: &HistorySelection,
+    channel: &str,
+) -> HttpResponse {
+    let state = locked(&user.state);
+    let owner = HistoryOwner {
+        bot_id: user.bot_id(),
+        user_id: &platform.user_id(user.id.user()),
+        icon: &format!("{}/sandbox/bot.png", state.site),
+        channel,
     };
-    let platform = platform.into_inner();
-    let user = platform.user(&BotUser { bot: push.bot, user: push.user });
-    let sockets = locked(&user.state).sockets.len();
-    StepRunner { platform, user, trigger: StepTrigger::default() }.run(vec![Step::Say(push.text)]).await;
-    HttpResponse::Ok().json(json!({"sockets": sockets}))
+    HttpResponse::Ok().json(history::page(&state.history, owner, query, clock::now()))
 }
 
 async fn page(platform: Data<PlatformState>) -> HttpResponse {
@@ -265,6 +306,7 @@ async fn page(platform: Data<PlatformState>) -> HttpResponse {
          Let the bot say something unsolicited:\n  \
          curl -d '{{\"user\": \"ann\", \"text\": \"Your parcel has arrived\"}}' \
          http://{}/sandbox/push\n\n\
+         More control: /sandbox/next, /sandbox/faults, /sandbox/reset and /sandbox/heard (docs/sandbox.md).\n\n\
          What the bot understands:\n{}\n",
         Value::from(clients),
         json!(platform.options.bots),

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::clock;
+use super::history_content::HistoryContent;
 
 /// One message of a user or of the bot.
 #[derive(Debug, Clone)]
@@ -17,13 +18,22 @@ pub(super) struct HistoryEntry {
     pub(super) user_message_id: Option<Box<RawValue>>,
     pub(super) from_user: bool,
     pub(super) by_agent: bool,
-    pub(super) text: String,
-    /// The template as JSON text, if the message is one. `text` is then the alternative.
-    pub(super) template: Option<String>,
+    pub(super) content: HistoryContent,
     pub(super) at: Timestamp,
     /// Time from which the history shows the message.
     pub(super) visible_at: Timestamp,
     pub(super) session: String,
+}
+
+/// Conversation whose history is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HistoryOwner<'a> {
+    pub(super) bot_id: &'a str,
+    pub(super) user_id: &'a str,
+    /// URL of the bot's picture.
+    pub(super) icon: &'a str,
+    /// Channel of the records.
+    pub(super) channel: &'a str,
 }
 
 /// Part of the history that a client asks for.
@@ -32,7 +42,8 @@ pub(super) struct HistorySelection {
     pub(super) limit: usize,
     /// Number of newest messages to skip.
     pub(super) offset: usize,
-    /// Whether the page holds the messages after `message_id`, oldest first, instead of those before it.
+    /// Whether the page holds the messages after `message_id`, instead of those before it. Without a message, both
+    /// mean the newest page.
     pub(super) forward: bool,
     pub(super) message_id: Option<String>,
 }
@@ -42,14 +53,14 @@ pub(super) struct HistorySelection {
 pub(super) struct HistoryAnswer {
     total: usize,
     more_available: bool,
-    icon: &'static str,
+    icon: String,
     messages: Vec<Value>,
 }
 
 /// Returns the selected page, oldest message first. An unknown message has no messages before or after it.
 pub(super) fn page(
     said: &VecDeque<HistoryEntry>,
-    bot_id: &str,
+    owner: HistoryOwner<'_>,
     query: &HistorySelection,
     now: Timestamp,
 ) -> HistoryAnswer {
@@ -57,7 +68,7 @@ pub(super) fn page(
     let total = visible.len();
     let at = query.message_id.as_ref().map(|id| visible.iter().position(|said| said.id == *id));
     let (candidates, newest_first) = match (at, query.forward) {
-        (None, forward) => (visible.as_slice(), !forward),
+        (None, _) => (visible.as_slice(), true),
         (Some(Some(at)), true) => (visible.get(at + 1..).unwrap_or_default(), false),
         (Some(Some(at)), false) => (visible.get(..at).unwrap_or_default(), true),
         (Some(None), _) => (Default::default(), false),
@@ -69,41 +80,57 @@ pub(super) fn page(
     HistoryAnswer {
         total,
         more_available: left > taken,
-        icon: "https://example.com/bot.png",
-        messages: chosen.iter().map(|said| record_json(said, bot_id)).collect(),
+        icon: owner.icon.to_owned(),
+        messages: chosen.iter().map(|said| record_json(said, owner)).collect(),
     }
 }
 
-fn record_json(said: &HistoryEntry, bot_id: &str) -> Value {
-    let alternative: Vec<Value> = said.template.iter().map(|_| json!({"value": said.text})).collect();
+fn record_json(said: &HistoryEntry, owner: HistoryOwner<'_>) -> Value {
+    let created = clock::rfc3339(said.at);
+    let mut channel = json!({"type": owner.channel});
     let mut record = json!({
         "_id": said.id,
         "type": if said.from_user { "incoming" } else { "outgoing" },
-        "components": [{"cT": "text", "data": {"text": said.template.as_ref().unwrap_or(&said.text)}}],
-        "createdOn": clock::rfc3339(said.at),
+        "components": said.content.components(),
+        "createdOn": created,
+        "createdBy": owner.user_id,
+        "lmodifiedOn": created,
+        "lmodifiedBy": owner.user_id,
         "timestampValue": said.at.as_millisecond(),
         "sessionId": said.session,
-        "botId": bot_id,
-        "chnl": "rtm",
+        "botId": owner.bot_id,
+        "resourceid": "/bot.message",
+        "chnl": owner.channel,
         "status": 0,
         "lang": "en",
-        "tags": {"altText": alternative},
+        "tN": "sandbox",
+        "tags": {"altText": said.content.alternatives()},
     });
-    let id = said.user_message_id.as_deref().and_then(|id| serde_json::from_str(id.get()).ok());
-    if let (Some(id), Some(fields)) = (id, record.as_object_mut()) {
-        fields.insert("userMsgId".to_owned(), id);
-    }
-    if said.by_agent
-        && let Some(fields) = record.as_object_mut()
+    if let Some(id) =
+        said.user_message_id.as_deref().and_then(|id| serde_json::from_str::<Value>(id.get()).ok())
     {
-        fields.insert("author".to_owned(), json!({"firstName": "Alex", "lastName": "Agent"}));
+        record["userMsgId"] = id;
     }
+    if said.by_agent {
+        record["author"] = json!({"firstName": "Alex", "lastName": "Agent"});
+    }
+    // Each client looks for files in a place of its own.
+    if let Some(files) = said.content.attachments() {
+        record["attachments"] = files.clone();
+        channel["attachments"] = files.clone();
+    }
+    record["channels"] = json!([channel]);
     record
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::behaviour::HistoryTextStyle;
+    use crate::message_elements;
+
+    const OWNER: HistoryOwner<'_> =
+        HistoryOwner { bot_id: "st-1", user_id: "u-1", icon: "http://sandbox/bot.png", channel: "rtm" };
 
     fn said(n: i64) -> HistoryEntry {
         HistoryEntry {
@@ -111,8 +138,14 @@ mod tests {
             user_message_id: (n % 2 == 0).then(|| RawValue::from_string(format!("{n}.5")).unwrap()),
             from_user: n % 2 == 0,
             by_agent: false,
-            text: format!("text {n}"),
-            template: (n == 3).then(|| "{}".to_owned()),
+            content: match n {
+                3 => HistoryContent::of_elements(
+                    &[message_elements::template(&json!({"template_type": "list"}), "text 3")],
+                    HistoryTextStyle::Payload,
+                ),
+                4 => HistoryContent::of_user("text 4", Some(&json!([{"fileId": "f-1"}]))),
+                n => HistoryContent::text(&format!("text {n}")),
+            },
             at: Timestamp::from_millisecond(n).unwrap(),
             visible_at: Timestamp::from_millisecond(n).unwrap(),
             session: "5".to_owned(),
@@ -124,7 +157,7 @@ mod tests {
         query: &HistorySelection,
         now: i64,
     ) -> HistoryAnswer {
-        page(&said.collect(), "st-1", query, Timestamp::from_millisecond(now).unwrap())
+        page(&said.collect(), OWNER, query, Timestamp::from_millisecond(now).unwrap())
     }
 
     fn first(limit: usize) -> HistorySelection {
@@ -157,8 +190,10 @@ mod tests {
         let query = HistorySelection { forward: true, message_id: Some("ms-4".into()), ..first(3) };
         assert_eq!(ids(&query, 99), (some(&[5, 6, 7]), true, 10));
         assert_eq!(ids(&HistorySelection { offset: 3, ..query.clone() }, 99), (some(&[8, 9]), false, 10));
-        let unknown = HistorySelection { message_id: Some("ms-x".into()), ..query };
+        let unknown = HistorySelection { message_id: Some("ms-x".into()), ..query.clone() };
         assert_eq!(ids(&unknown, 99), (some(&[]), false, 10));
+        let newest = HistorySelection { message_id: None, ..query };
+        assert_eq!(ids(&newest, 99), (some(&[7, 8, 9]), true, 10));
     }
 
     #[test]
@@ -174,7 +209,24 @@ mod tests {
     #[test]
     fn template_record_is_json_text_with_an_alternative() {
         let page = page_at([said(3)].into_iter(), &first(9), 9);
-        assert_eq!(page.messages[0]["components"][0]["data"]["text"], "{}");
+        let stored = page.messages[0]["components"][0]["data"]["text"].as_str().unwrap();
+        assert_eq!(stored, r#"{"payload":{"template_type":"list"},"type":"template"}"#);
         assert_eq!(page.messages[0]["tags"]["altText"], json!([{"value": "text 3"}]));
+    }
+
+    #[test]
+    fn record_has_the_members_that_clients_read() {
+        let page = page_at((3..5).map(said), &first(9), 9);
+        let record = &page.messages[1];
+        assert_eq!((&record["resourceid"], &record["createdBy"]), (&json!("/bot.message"), &json!("u-1")));
+        let files = json!([{"fileId": "f-1"}]);
+        assert_eq!(record["channels"], json!([{"type": "rtm", "attachments": files}]));
+        assert_eq!(
+            (&record["attachments"], &record["components"][0]["data"]["attachments"]),
+            (&files, &files)
+        );
+        assert_eq!(page.messages[0]["channels"], json!([{"type": "rtm"}]));
+        assert_eq!(page.messages[0].get("attachments"), None);
+        assert_eq!(page.icon, "http://sandbox/bot.png");
     }
 }

@@ -10,27 +10,39 @@
 //!  SandboxScript::push ─────────────────────────────────────┴──► step_runner ──► sockets, history, observations
 //! ```
 //!
+//! A script ([`BotScript`]) replaces the default bot, and `/sandbox/…` controls a sandbox from outside (`control`).
+//!
 //! It shares no wire type with the bridge, so that two readings of the protocol check each other. It keeps everything
 //! in memory, per user and without end. It must not be reachable from outside.
 
 mod assertion;
+mod assertion_signer;
 mod behaviour;
+mod bot_script;
 mod client_frames;
 mod clock;
 mod commands;
 mod connection_cut;
+mod control;
 mod default_bot;
 mod endpoints;
 mod fault_injection;
+mod fault_spec;
 mod faults;
+mod heard_log;
 mod history;
+mod history_content;
 mod id_generator;
+mod lenient_query;
 pub mod message_elements;
 mod multipart_form;
 mod observations;
 mod platform_frames;
 mod platform_state;
 mod script;
+mod script_step;
+mod script_values;
+mod scripted_bot;
 mod session;
 mod sharded_map;
 mod socket_handle;
@@ -41,6 +53,8 @@ mod step_runner;
 mod tests;
 mod upgrade;
 mod uploads;
+mod web_sdk;
+mod webhook_channel;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -51,25 +65,28 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
-pub use assertion::{AppKey, ClientApp};
+pub use assertion::{AppKey, AppRules, ClientApp};
 pub use behaviour::{
-    AckOrder, AgentDesk, Behaviour, ExpiredTokenStyle, FramingStyle, SecureHandshake, SpellingStyle,
-    StaleSid, UserIdStyle, WaitingOrder, WelcomeTime,
+    AckOrder, AgentDesk, Behaviour, ExpiredTokenStyle, FramingStyle, HistoryTextStyle, SecureHandshake,
+    SpellingStyle, StaleSid, UserIdStyle, WaitingOrder, WelcomeTime,
 };
+pub use bot_script::{BotScript, ScriptMistake};
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
-    CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, GrantObservation,
+    CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, FrameKind, GrantObservation,
     ObservationList, PlatformTotals, ReceivedFrame, SocketEnd, UserObservations,
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;
-pub use step::{CutMode, Gate, Step, StreamEndMarker};
+pub use scripted_bot::ScriptedBot;
+pub use step::{CutMode, Gate, ReceiptKind, ReceiptScope, Step, StreamEndMarker};
 pub use uploads::FileBehaviour;
 
 /// Id of the default sandbox's app.
@@ -91,8 +108,14 @@ pub struct SandboxOptions {
     /// Ids of its bots (`st-…`); the first is the default of [`BotUser`]. If the list is empty, every id is a bot and
     /// [`BotUser`] has to name it.
     pub bots: Vec<String>,
+    /// Bots that follow a script. The others are the default bot.
+    pub scripted_bots: Arc<[ScriptedBot]>,
+    /// Faults planned at the start and at each reset. Without a number they last until they are cleared.
+    pub faults: Vec<(Endpoint, Option<usize>, Fault)>,
     /// Life of a token.
     pub token_ttl: Duration,
+    /// Life of an assertion that the helper `/users/sts` signs.
+    pub assertion_ttl: Duration,
     /// Most user messages per bot and user in any 60 s; a further one closes the socket with 1008. 0: no limit.
     pub rate_per_minute: u32,
     /// Largest message of a client, in bytes; a larger one closes the socket with 1009.
@@ -105,6 +128,10 @@ pub struct SandboxOptions {
     pub behaviour: Behaviour,
     /// Messages kept per user for the history API; 0: none.
     pub history: usize,
+    /// Most bytes of the log for `/sandbox/heard`; 0: no log.
+    pub heard_bytes: usize,
+    /// Key for `/sandbox/…`, as a bearer token; `None`: every client may control the sandbox.
+    pub control_key: Option<SecretString>,
     /// Whether to keep observations. They cost memory for each message, so load tests switch them off.
     pub observe: bool,
     /// Whether [`CutMode::Reset`] really resets, and [`CutMode::Fin`] does not linger for a second. Costs a second
@@ -121,19 +148,21 @@ impl Default for SandboxOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            apps: vec![ClientApp {
-                id: CLIENT_ID.to_owned(),
-                key: AppKey::Secret(SecretString::from(CLIENT_SECRET)),
-            }],
+            apps: vec![ClientApp::new(CLIENT_ID, AppKey::Secret(SecretString::from(CLIENT_SECRET)))],
             algorithms: vec![Algorithm::HS256, Algorithm::HS512, Algorithm::RS256, Algorithm::RS512],
             bots: vec![BOT_ID.to_owned()],
+            scripted_bots: Arc::default(),
+            faults: Vec::new(),
             token_ttl: Duration::from_hours(30 * 24),
+            assertion_ttl: Duration::from_hours(1),
             rate_per_minute: 60,
             payload_limit: 1024 * 1024,
             idle_timeout: Some(Duration::from_mins(2)),
             session_timeout: Some(Duration::from_mins(15)),
             behaviour: Behaviour::default(),
             history: 200,
+            heard_bytes: 16 << 20,
+            control_key: None,
             observe: true,
             resets: true,
             workers: 1,
@@ -150,11 +179,21 @@ impl SandboxOptions {
             idle_timeout: None,
             session_timeout: None,
             history: 0,
+            heard_bytes: 0,
             observe: false,
             resets: false,
             workers,
             ..Self::default()
         }
+    }
+
+    /// Returns the scripted bot with this id.
+    fn scripted_bot(&self, id: &str) -> Option<&ScriptedBot> {
+        self.scripted_bots.iter().find(|bot| bot.id.value == id)
+    }
+
+    fn has_bot(&self, id: &str) -> bool {
+        self.bots.is_empty() || self.bots.iter().any(|bot| bot == id)
     }
 }
 
@@ -194,25 +233,34 @@ impl Sandbox {
             runtime: tokio::runtime::Handle::current(),
             address: OnceLock::from(address),
             uploads: uploads::UploadedFiles::default(),
+            heard: heard_log::HeardLog::new(options.heard_bytes),
+            logins: sharded_map::ShardedMap::default(),
+            polls: sharded_map::ShardedMap::default(),
             options,
         });
+        platform.plan_faults();
         let shared = Data::from(Arc::clone(&platform));
-        let server =
-            HttpServer::new(move || App::new().app_data(shared.clone()).configure(endpoints::routes))
-                .workers(workers)
-                .backlog(4096)
-                .max_connections(50_000)
-                .disable_signals()
-                .on_connect(move |io, data| {
-                    if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                        let _best_effort = stream.set_nodelay(true);
-                        if resets && let Ok(second) = stream.as_fd().try_clone_to_owned() {
-                            data.insert(upgrade::ConnectionHandle(Mutex::new(Some(second.into()))));
-                        }
+        let app = move || {
+            App::new()
+                .app_data(shared.clone())
+                .wrap(from_fn(web_sdk::allow_every_origin))
+                .configure(endpoints::routes)
+        };
+        let server = HttpServer::new(app)
+            .workers(workers)
+            .backlog(4096)
+            .max_connections(50_000)
+            .disable_signals()
+            .on_connect(move |io, data| {
+                if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                    let _best_effort = stream.set_nodelay(true);
+                    if resets && let Ok(second) = stream.as_fd().try_clone_to_owned() {
+                        data.insert(upgrade::ConnectionHandle(Mutex::new(Some(second.into()))));
                     }
-                })
-                .listen(listener)?
-                .run();
+                }
+            })
+            .listen(listener)?
+            .run();
         let handle = server.handle();
         let running = tokio::runtime::Handle::current().spawn(server);
         Ok(Self { address, platform, server: handle, running: Some(running) })

@@ -27,6 +27,55 @@ pub const NAMES: [&str; 21] = [
     "two",
 ];
 
+/// Address in place of the sandbox's own, in elements that are built before it is known.
+pub const SITE: &str = "http://sandbox.invalid";
+
+/// Returns the elements with the sandbox's own address in their URLs.
+pub(super) fn at_site(elements: &[Value], site: &str) -> Vec<Value> {
+    elements.iter().map(|element| with_strings(element, &|text| text.replace(SITE, site))).collect()
+}
+
+/// Returns the elements with `&`, `<`, `>`, `"` and `'` of their texts escaped.
+pub(super) fn escaped(elements: &[Value]) -> Vec<Value> {
+    let mut elements = elements.to_vec();
+    for element in &mut elements {
+        for place in ["/cInfo/body", "/component/payload/text"] {
+            if let Some(Value::String(text)) = element.pointer_mut(place) {
+                *text = escape_html(text);
+            }
+        }
+    }
+    elements
+}
+
+/// Escapes the five characters that the platform escapes.
+pub(super) fn escape_html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Returns a value with each of its strings replaced.
+pub(super) fn with_strings(value: &Value, change: &impl Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => Value::String(change(text)),
+        Value::Array(items) => items.iter().map(|item| with_strings(item, change)).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| (name.clone(), with_strings(field, change))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
 /// Builds a text element with the same text in both places, as the platform does.
 pub fn text(text: &str) -> Value {
     differing(text, text)
@@ -90,7 +139,7 @@ fn choices(question: &str, titles: &[&str]) -> String {
 fn parcels(kind: &str) -> Value {
     let element = |title: &str, subtitle: &str| {
         json!({
-            "title": title, "subtitle": subtitle, "image_url": "https://example.com/parcel.png",
+            "title": title, "subtitle": subtitle, "image_url": parcel_picture(),
             "buttons": [{"type": "postback", "title": "Track", "payload": format!("Track {title}")}],
         })
     };
@@ -101,7 +150,13 @@ fn parcels(kind: &str) -> Value {
     )
 }
 
-fn media(kind: &str, payload: &Value) -> Value {
+/// Returns the URL of the picture that the sandbox serves.
+fn parcel_picture() -> String {
+    format!("{SITE}/sandbox/parcel.png")
+}
+
+/// Builds a medium: a picture, a sound, a film or a link.
+pub(super) fn media(kind: &str, payload: &Value) -> Value {
     json!({"type": "text", "component": {"type": kind, "payload": {"type": kind, "payload": payload}}, "cInfo": {"body": ""}})
 }
 
@@ -149,7 +204,7 @@ pub fn named(name: &str) -> Option<Vec<Value>> {
                 "cInfo": {"body": "Something went wrong"},
             })
         }
-        "image" => media("image", &json!({"url": "https://example.com/parcel.png", "text": "Your parcel"})),
+        "image" => media("image", &json!({"url": parcel_picture(), "text": "Your parcel"})),
         "link" => {
             media("link", &json!({"url": "https://example.com/track/4711", "title": "Track your parcel"}))
         }
@@ -176,6 +231,23 @@ mod tests {
             assert!(named(name).is_some(), "{name}");
         }
         assert_eq!(named("unheard of"), None);
+    }
+
+    #[test]
+    fn pictures_are_at_the_sandbox_itself() {
+        for name in ["carousel", "list", "image"] {
+            let at_home = at_site(&named(name).unwrap(), "http://127.0.0.1:4000");
+            let text = Value::from(at_home).to_string();
+            assert!(text.contains("http://127.0.0.1:4000/sandbox/parcel.png"), "{text}");
+            assert!(!text.contains(SITE), "{text}");
+        }
+    }
+
+    #[test]
+    fn five_characters_are_escaped() {
+        let escaped = escaped(&[differing("5 < 7 & \"a\"", "it's > 1"), minimal("<b>")]);
+        assert_eq!(escaped[0], differing("5 &lt; 7 &amp; &quot;a&quot;", "it&#39;s &gt; 1"));
+        assert_eq!(escaped[1], minimal("&lt;b&gt;"));
     }
 
     #[test]

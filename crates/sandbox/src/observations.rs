@@ -85,6 +85,8 @@ pub struct ReceivedFrame {
     pub client_message_id: Value,
     /// `message.body`; empty if it is no text.
     pub text: String,
+    /// Kind of the frame.
+    pub kind: FrameKind,
     /// The whole frame; a string if it is not JSON.
     pub frame: Value,
 }
@@ -100,6 +102,43 @@ pub struct GrantObservation {
     pub claims: Value,
 }
 
+/// Kind of a client's frame (protocol.md 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKind {
+    /// A user's message.
+    Message,
+    /// A signal such as `typing`: `/bot.message` with an `event`.
+    Signal,
+    /// Confirmation that a response was delivered.
+    DeliveryAck,
+    /// Application ping.
+    Ping,
+    /// `/bot.closeConversationSession`
+    CloseSession,
+    /// `/bot.clientEvent`
+    ClientEvent,
+    /// Other JSON.
+    Other,
+    /// No JSON.
+    Unreadable,
+}
+
+impl FrameKind {
+    /// Returns the name in `/sandbox/heard`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Signal => "signal",
+            Self::DeliveryAck => "ack",
+            Self::Ping => "ping",
+            Self::CloseSession => "closeSession",
+            Self::ClientEvent => "clientEvent",
+            Self::Other => "other",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// An opened socket.
 #[derive(Debug, Clone)]
 pub struct ConnectObservation {
@@ -113,6 +152,8 @@ pub struct ConnectObservation {
     pub is_reconnect: bool,
     /// The whole query string.
     pub query: String,
+    /// The header `Origin`, which browsers send.
+    pub origin: Option<String>,
 }
 
 /// An ended socket.
@@ -156,6 +197,26 @@ pub struct FileObservation {
     pub chunks: Option<usize>,
     /// Its bytes.
     pub content: Bytes,
+}
+
+impl SocketEnd {
+    /// Returns the name in `/sandbox/heard`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ByClient(_) => "client",
+            Self::ByPlatform(_) => "platform",
+            Self::Lost => "lost",
+            Self::Cut => "cut",
+        }
+    }
+
+    /// Returns the code of the close frame, if it had one.
+    pub(super) fn code(self) -> Option<u16> {
+        match self {
+            Self::ByClient(code) | Self::ByPlatform(code) => code,
+            Self::Lost | Self::Cut => None,
+        }
+    }
 }
 
 /// A response to a user.

@@ -2,24 +2,27 @@
 //! each other.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::SandboxOptions;
 use super::behaviour::Behaviour;
 use super::faults::{Endpoint, FaultQueue};
+use super::heard_log::HeardLog;
 use super::history::HistoryEntry;
 use super::id_generator::IdGenerator;
 use super::observations::{PlatformTotals, ReceivedFrame, UserObservations};
 use super::session::ConversationSession;
 use super::sharded_map::ShardedMap;
 use super::socket_handle::SocketHandle;
-use super::step::Step;
+use super::step::{CutMode, Step};
 use super::uploads::UploadedFiles;
+use super::webhook_channel::WebhookCall;
 
 /// Bot of a test: returns the steps for each message.
 pub(super) type BotFn = dyn Fn(&BotUser, &ReceivedFrame) -> Vec<Step> + Send + Sync;
@@ -104,6 +107,11 @@ pub(super) struct PlatformState {
     pub(super) runtime: Handle,
     pub(super) address: OnceLock<std::net::SocketAddr>,
     pub(super) uploads: UploadedFiles,
+    pub(super) heard: HeardLog,
+    /// Users who logged in to the console, by their tokens.
+    pub(super) logins: ShardedMap<String>,
+    /// Running webhook calls, by their poll ids.
+    pub(super) polls: ShardedMap<WebhookCall>,
 }
 
 #[derive(Default)]
@@ -165,10 +173,66 @@ impl PlatformState {
         self.users.with(&key, |users| {
             let user = users.entry(key.clone()).or_insert_with(|| {
                 let id = BotUser { bot: Some(bot.to_owned()), user: who.user.clone() };
-                Arc::new(UserEntry { id, state: Mutex::default() })
+                Arc::new(UserEntry { id, is_forgotten: AtomicBool::new(false), state: Mutex::default() })
             });
             Arc::clone(user)
         })
+    }
+
+    /// Returns the URL of this sandbox, without a path. A wildcard address is no host, so the client's own name for it
+    /// is taken then.
+    pub(super) fn site(&self, host: Option<&str>) -> Arc<str> {
+        let Some(address) = self.address.get() else { return Arc::default() };
+        match host {
+            Some(host) if address.ip().is_unspecified() => format!("http://{host}").into(),
+            _ => format!("http://{address}").into(),
+        }
+    }
+
+    /// Returns the platform's id of a user. The same identity always has the same one.
+    pub(super) fn user_id(&self, user: &str) -> String {
+        self.ids.uuid_of("u-", user)
+    }
+
+    /// Plans the faults that the options have for the start.
+    pub(super) fn plan_faults(&self) {
+        for (endpoint, times, fault) in &self.options.faults {
+            self.faults.plan(*endpoint, *times, fault.clone());
+        }
+    }
+
+    /// Brings the platform back to its start: no users, tokens, tickets or history, and the first behaviour and
+    /// faults. Open sockets are dropped. Returns the number of the newest entry that `/sandbox/heard` had.
+    pub(super) fn reset(&self) -> u64 {
+        *self.behaviour.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(self.options.behaviour.clone());
+        *self.bot.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.faults.clear(None);
+        self.plan_faults();
+        self.grants.take();
+        self.tickets.take();
+        self.logins.take();
+        self.polls.take();
+        locked(&self.used_jtis).clear();
+        {
+            let mut scripted = locked(&self.scripted_for_any);
+            scripted.clear();
+            self.scripted_for_any_count.store(0, Ordering::Release);
+        }
+        for user in self.users.take() {
+            user.is_forgotten.store(true, Ordering::Release);
+            for socket in &locked(&user.state).sockets {
+                socket.cut(CutMode::Fin);
+            }
+        }
+        self.heard.clear()
+    }
+
+    /// Records what a user's client did, for `/sandbox/heard`. A user from before a reset is no longer heard.
+    pub(super) fn hear(&self, user: &UserEntry, kind: &str, fields: impl FnOnce() -> Value) {
+        if !user.is_forgotten.load(Ordering::Acquire) && self.heard.push(&user.id, kind, fields) {
+            self.changed.send_replace(());
+        }
     }
 
     /// Adds an observation if the sandbox keeps them, and wakes the waiting tests.
@@ -184,12 +248,43 @@ impl PlatformState {
 pub(super) struct UserEntry {
     /// Name of the user, always with the bot's id.
     pub(super) id: BotUser,
+    /// Whether a reset removed the user.
+    pub(super) is_forgotten: AtomicBool,
     pub(super) state: Mutex<UserState>,
 }
 
 impl UserEntry {
     pub(super) fn bot_id(&self) -> &str {
         self.id.bot.as_deref().unwrap_or_default()
+    }
+}
+
+/// Context of a user's connection, for the bot (protocol.md 14).
+#[derive(Debug, Clone, Default)]
+pub(super) struct ConnectContext {
+    pub(super) custom_data: Option<Value>,
+    pub(super) meta_tags: Option<Value>,
+    pub(super) language: Option<String>,
+}
+
+impl ConnectContext {
+    /// Takes the members over that `botInfo` has.
+    pub(super) fn update(&mut self, bot_info: &Value) {
+        for (kept, name) in [(&mut self.custom_data, "customData"), (&mut self.meta_tags, "metaTags")] {
+            if let Some(given) = bot_info.get(name).filter(|given| !given.is_null()) {
+                *kept = Some(given.clone());
+            }
+        }
+    }
+
+    /// Returns the context as a text for the bot, if there is any.
+    pub(super) fn summary(&self) -> Option<String> {
+        let members = [("customData", &self.custom_data), ("metaTags", &self.meta_tags)];
+        let told: Vec<String> = members
+            .into_iter()
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("Your {name}: {value}")))
+            .collect();
+        (!told.is_empty()).then(|| told.join("\n"))
     }
 }
 
@@ -203,6 +298,12 @@ pub(super) struct UserState {
     pub(super) agent: bool,
     /// Trace id of the newest socket.
     pub(super) trace: String,
+    /// URL of this sandbox, without a path, as the user's client sees it.
+    pub(super) site: Arc<str>,
+    /// Context that the last grant and start carried.
+    pub(super) context: ConnectContext,
+    /// `timestamp` of the newest response.
+    pub(super) last_timestamp: i64,
     /// Times of the messages of the last minute, oldest first.
     pub(super) sent: VecDeque<Timestamp>,
     pub(super) history: VecDeque<HistoryEntry>,

@@ -104,6 +104,12 @@ impl SandboxScript {
         self.0.users.each(|user| locked(&user.state).session = None);
     }
 
+    /// Brings the sandbox back to its start: no users, tokens or history, and the first behaviour and faults. Open
+    /// sockets are dropped.
+    pub fn reset(&self) {
+        let _newest = self.0.reset();
+    }
+
     /// Returns the counts since the start.
     pub fn totals(&self) -> PlatformTotals {
         self.0.counts.totals()

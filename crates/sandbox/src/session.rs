@@ -12,6 +12,8 @@ pub(super) struct ConversationSession {
     pub(super) id: String,
     pub(super) last_activity: Instant,
     pub(super) dialog: OrderDialog,
+    /// Name of the script's running dialog.
+    pub(super) script_dialog: Option<Box<str>>,
     /// Id of the running dialog (`dcx-…`).
     pub(super) context: Option<String>,
     pub(super) welcomed: bool,
@@ -19,7 +21,14 @@ pub(super) struct ConversationSession {
 
 impl ConversationSession {
     pub(super) fn new(id: String, now: Instant) -> Self {
-        Self { id, last_activity: now, dialog: OrderDialog::default(), context: None, welcomed: false }
+        Self {
+            id,
+            last_activity: now,
+            dialog: OrderDialog::default(),
+            script_dialog: None,
+            context: None,
+            welcomed: false,
+        }
     }
 
     /// Returns the end of the session without further activity.

@@ -28,6 +28,11 @@ impl<V> ShardedMap<V> {
         }
     }
 
+    /// Empties the map, and returns its values.
+    pub(super) fn take(&self) -> Vec<V> {
+        self.parts.iter().flat_map(|part| std::mem::take(&mut *locked(part)).into_values()).collect()
+    }
+
     pub(super) fn each(&self, mut f: impl FnMut(&V)) {
         for part in &self.parts {
             locked(part).values().for_each(&mut f);

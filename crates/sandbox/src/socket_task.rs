@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, WelcomeTime};
+use super::client_frames::welcome;
 use super::clock;
-use super::default_bot;
 use super::observations::{CloseObservation, ConnectObservation, SocketEnd};
 use super::platform_state::{PlatformState, UserEntry, locked};
 use super::session::{ConversationSession, RequestedMode, SessionEffect};
@@ -24,9 +24,10 @@ use super::step_runner::{StepTrigger, run_steps};
 pub(super) struct ConnectRequest {
     pub(super) mode: Option<String>,
     pub(super) is_reconnect: bool,
-    /// Whether the client asks for no welcome (protocol.md 14).
+    /// Whether the bot says no welcome (`isSkipOnConnect=true`).
     pub(super) skips_welcome: bool,
     pub(super) query: String,
+    pub(super) origin: Option<String>,
 }
 
 /// Consequences of a new socket.
@@ -68,18 +69,27 @@ impl SocketTask {
                 state.agent &= keep_agent;
                 let mut session = ConversationSession::new(platform.ids.session(), at);
                 session.welcomed =
-                    behaviour.welcome != WelcomeTime::AfterFirstMessage || request.skips_welcome;
+                    request.skips_welcome || behaviour.welcome != WelcomeTime::AfterFirstMessage;
                 state.session = Some(session);
             }
             let scripted = state.scripted_connects.pop_front();
-            let mut steps = scripted
-                .unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref(), request.skips_welcome));
+            let mut steps = scripted.unwrap_or_else(|| {
+                let says_welcome = behaviour.welcome == WelcomeTime::OnConnect && !request.skips_welcome;
+                let welcome = says_welcome.then(|| welcome(platform, &self.user, &state));
+                greet(&behaviour, arrival, recent.as_deref(), state.context.language.as_deref(), welcome)
+            });
             steps.extend(state.repeatable.iter().cloned().map(Step::Raw));
             ConnectSteps { steps, replaced }
         };
-        let ConnectRequest { mode, is_reconnect, query, .. } = request;
+        let ConnectRequest { mode, is_reconnect, skips_welcome, query, origin } = request;
         let (at, socket) = (clock::now(), self.socket.id);
-        let connect = ConnectObservation { at, socket, mode, is_reconnect, query };
+        platform.hear(&self.user, "connect", || {
+            json!({
+                "socket": socket, "mode": mode, "isReconnect": is_reconnect, "isSkipOnConnect": skips_welcome,
+                "origin": origin,
+            })
+        });
+        let connect = ConnectObservation { at, socket, mode, is_reconnect, query, origin };
         platform.observe(&self.user, |observed| observed.connects.push(connect));
         greeting
     }
@@ -88,7 +98,8 @@ impl SocketTask {
         for other in greeting.replaced {
             other.close(None, "").await;
         }
-        let trigger = StepTrigger { reply_to: None, socket: Some(Arc::clone(&self.socket)), exclusive: true };
+        let socket = Some(Arc::clone(&self.socket));
+        let trigger = StepTrigger { socket, exclusive: true, ..StepTrigger::default() };
         run_steps(&self.platform, &self.user, trigger, greeting.steps).await;
 
         let observed = self.listen(&mut frames).await;
@@ -96,6 +107,11 @@ impl SocketTask {
         platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
         locked(&user.state).sockets.retain(|other| other.id != socket.id);
         let ending = socket.ending.get().copied().unwrap_or(observed);
+        platform.hear(
+            &user,
+            "close",
+            || json!({"socket": socket.id, "ending": ending.name(), "code": ending.code()}),
+        );
         platform.observe(&user, |observed| {
             observed.closes.push(CloseObservation { at: clock::now(), socket: socket.id, ending });
         });
@@ -169,7 +185,8 @@ fn greet(
     behaviour: &Behaviour,
     arrival: SessionEffect,
     recent: Option<&str>,
-    skips_welcome: bool,
+    language: Option<&str>,
+    welcome: Option<Vec<Step>>,
 ) -> Vec<Step> {
     let active = behaviour.bot_active.then(|| {
         let fields = if behaviour.recent_session_info {
@@ -185,13 +202,17 @@ fn greet(
         steps.push(Step::Event("hello".to_owned()));
     }
     steps.extend(first);
+    if let Some(language) = language {
+        let fields = json!({"langDetails": {"language": language}});
+        steps.push(Step::EventWith("initial_language".to_owned(), fields));
+    }
     if arrival != SessionEffect::Keep {
         if behaviour.session_events {
             steps.push(Step::Event("session_start".to_owned()));
         }
-        if behaviour.welcome == WelcomeTime::OnConnect && !skips_welcome {
+        if let Some(welcome) = welcome {
             steps.push(Step::Wait(behaviour.welcome_delay));
-            steps.extend(default_bot::welcome());
+            steps.extend(welcome);
         }
     }
     steps.extend(last);

@@ -53,6 +53,8 @@ pub enum Step {
     AgentStart,
     /// Sends the agent's typing events and a text.
     AgentSay(String),
+    /// Reports messages as delivered to the agent or read (`message_delivered`, `message_read`).
+    AgentReceipt(ReceiptKind, ReceiptScope),
     /// Gives the conversation back to the bot.
     AgentEnd,
     /// Ends the session with `session_end`.
@@ -75,6 +77,24 @@ pub enum Step {
     Fault(Endpoint, usize, Fault),
 }
 
+/// Kind of an agent's receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptKind {
+    /// `message_delivered`
+    Delivered,
+    /// `message_read`
+    Read,
+}
+
+/// Messages of a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptScope {
+    /// The message that the steps answer, by its number.
+    Answered,
+    /// `"all"`: each message so far.
+    All,
+}
+
 /// End of a connection without a close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CutMode {
@@ -85,11 +105,14 @@ pub enum CutMode {
 }
 
 /// End of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum StreamEndMarker {
     /// The last piece has `endChunk`.
     Marked,
     /// The last piece has `endChunk` and the whole text as `completeResponse`.
+    #[default]
     Complete,
     /// No piece marks the end.
     Missing,
@@ -135,7 +158,7 @@ impl Step {
         match self {
             Self::Wait(span) => !span.is_zero(),
             Self::Stream { gap, .. } => !gap.is_zero(),
-            Self::Until(_) => true,
+            Self::Until(_) | Self::AgentSay(_) => true,
             _ => false,
         }
     }

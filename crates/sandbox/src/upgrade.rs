@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex};
 
 use actix_web::body::BoxBody;
 use actix_web::http::header;
-use actix_web::web::{Data, Payload, Query};
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Deserialize;
 
-use super::assertion;
+use super::assertion::{self, TimeCheck};
 use super::behaviour::{Behaviour, SecureHandshake, StaleSid};
 use super::clock;
 use super::connection_cut::{ConnectionCutter, CuttableBody};
 use super::fault_injection::{error_response, inject_fault};
 use super::faults::Endpoint;
+use super::lenient_query::LenientQuery;
 use super::platform_state::{PlatformState, SimulatedTicket, locked};
 use super::socket_handle::SocketHandle;
 use super::socket_task::{ConnectRequest, SocketTask};
@@ -25,29 +25,17 @@ use super::socket_task::{ConnectRequest, SocketTask};
 #[derive(Default)]
 pub(super) struct ConnectionHandle(pub(super) Mutex<Option<TcpStream>>);
 
-#[derive(Deserialize)]
-pub(super) struct UpgradeParameters {
-    sid: Option<String>,
-    #[serde(rename = "ConnectionMode")]
-    mode: Option<String>,
-    #[serde(rename = "isReconnect")]
-    is_reconnect: Option<String>,
-    #[serde(rename = "isSkipOnConnect")]
-    skips_welcome: Option<String>,
-}
-
 pub(super) async fn upgrade(
     request: HttpRequest,
     payload: Payload,
-    parameters: Query<UpgradeParameters>,
     platform: Data<PlatformState>,
 ) -> Result<HttpResponse, actix_web::Error> {
     if let Some(answer) = inject_fault(&platform, Endpoint::Upgrade).await {
         return Ok(answer);
     }
     let behaviour = platform.behaviour();
-    let parameters = parameters.into_inner();
-    let Some(ticket) = redeem(&platform, &behaviour, parameters.sid.as_deref()) else {
+    let parameters = LenientQuery::of(&request);
+    let Some(ticket) = redeem(&platform, &behaviour, parameters.get("sid")) else {
         return stale_sid_response(&request, payload, &behaviour);
     };
     let selected = match select_subprotocol(&request, &platform, &behaviour, &ticket) {
@@ -65,10 +53,11 @@ pub(super) async fn upgrade(
     let id = platform.counts.socket_ids.fetch_add(1, Ordering::Relaxed) + 1;
     let socket = Arc::new(SocketHandle::new(id, wire, Arc::clone(&cutter)));
     let asked = ConnectRequest {
-        mode: parameters.mode,
-        is_reconnect: parameters.is_reconnect.as_deref() == Some("true"),
-        skips_welcome: parameters.skips_welcome.as_deref() == Some("true"),
+        mode: parameters.get("ConnectionMode").map(str::to_owned),
+        is_reconnect: parameters.is_true("isReconnect"),
+        skips_welcome: parameters.is_true("isSkipOnConnect"),
         query: request.query_string().to_owned(),
+        origin: header_text(&request, header::ORIGIN),
     };
     let task = SocketTask { platform: platform.into_inner(), user: ticket.user, socket };
     let greeting = task.register(asked);
@@ -104,6 +93,11 @@ fn stale_sid_response(
     }
 }
 
+/// Returns a header of the request, if it is text.
+pub(super) fn header_text(request: &HttpRequest, name: header::HeaderName) -> Option<String> {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
 /// Checks the secure handshake if the ticket asks for it, and returns the selected subprotocol. No source demands the
 /// assertion of the grant, which may be weeks old. Any valid assertion of the same user passes.
 fn select_subprotocol(
@@ -126,7 +120,12 @@ fn select_subprotocol(
         let options = &platform.options;
         // The grant used the `jti` up. This handshake only shows it again.
         let mut unused = HashMap::new();
-        assertion::verify(assertion, &options.apps, &options.algorithms, clock::now(), &mut unused)
+        let times = if behaviour.handshake_checks_expiry {
+            TimeCheck::Strict { now: clock::now(), used_jtis: &mut unused }
+        } else {
+            TimeCheck::Lenient
+        };
+        assertion::verify(assertion, &options.apps, &options.algorithms, times)
             .is_ok_and(|identity| identity.user == ticket.user.id.user)
     });
     let complete = offered.contains(&"x-rtm-v|1") && offered.contains(&nonce.as_str());

@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::assertion::{self, TimeCheck};
+use super::clock;
 use super::endpoints::authorized;
 use super::fault_injection::inject_fault;
 use super::faults::Endpoint;
@@ -20,7 +22,6 @@ use super::multipart_form::MultipartForm;
 use super::observations::FileObservation;
 use super::platform_state::{BotUser, PlatformState, UserEntry, locked};
 use super::step::Step;
-use super::{assertion, clock};
 
 /// Largest body. The Web SDK repeats earlier parts in each request.
 const BODY_MAX: usize = 40 << 20;
@@ -29,6 +30,7 @@ const TOKEN_TTL: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// Switches of uploads: open questions and faults.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct FileBehaviour {
     /// Largest file, in bytes.
@@ -125,13 +127,11 @@ fn by_webhook(request: &HttpRequest, platform: &PlatformState) -> Uploader {
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some((_, jwt)) = token.and_then(|token| token.split_once(' ')) else { return by_token };
     let options = &platform.options;
-    let verified = assertion::verify(
-        jwt.trim(),
-        &options.apps,
-        &options.algorithms,
-        clock::now(),
-        &mut locked(&platform.used_jtis),
-    );
+    let verified = {
+        let used_jtis = &mut locked(&platform.used_jtis);
+        let times = TimeCheck::Strict { now: clock::now(), used_jtis };
+        assertion::verify(jwt.trim(), &options.apps, &options.algorithms, times)
+    };
     match verified {
         Ok(identity) => Ok(platform.user(&BotUser { bot: Some(bot.to_owned()), user: identity.user })),
         Err(error) => Err(Box::new(refusal(401, &error.to_string()))),

@@ -1,9 +1,13 @@
 //! Black-box tests of a running sandbox. Their client knows only the documented protocol.
 
+mod control;
 mod conversation;
 mod http;
+mod scripts;
+mod sdk;
 mod sockets;
 mod uploads;
+mod webhook;
 
 use std::pin::Pin;
 
@@ -155,6 +159,15 @@ impl Caller {
         let (status, body) = self.post_start(&self.grant().await).await;
         assert_eq!(status, 200, "{body}");
         body["url"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a request, and returns its status and JSON.
+    async fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let method = method.parse::<awc::http::Method>().unwrap();
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        let mut response = request.send_body(body.to_owned()).await.unwrap();
+        let body = response.body().await.unwrap();
+        (response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default())
     }
 
     async fn history(&self, token: &str, query: &str) -> (StatusCode, Value) {
