@@ -48,14 +48,14 @@ where
     let env = variables::own_variables(env);
     let path =
         path.map(Path::as_os_str).or(variables::file(&env).map(OsString::as_os_str)).map(OsStr::to_owned);
-    let Some(path) = path else { return assemble(None, env, &file_text::read_file) };
+    let Some(path) = path else { return assemble(None, &env, &file_text::read_file) };
     let name = path.to_string_lossy();
     let file = file_text::read_file(Path::new(&path)).map_err(|error| {
         ConfigErrors::one(format!(
             "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
         ))
     })?;
-    assemble(Some((&file, &name)), env, &file_text::read_file)
+    assemble(Some((&file, &name)), &env, &file_text::read_file)
 }
 
 /// Reads the configuration from text and the environment, which overrides the text.
@@ -75,7 +75,7 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    assemble(Some((&text.to_owned().into(), name)), variables::own_variables(env), files)
+    assemble(Some((&text.to_owned().into(), name)), &variables::own_variables(env), files)
 }
 
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
@@ -93,7 +93,7 @@ pub fn keys() -> BTreeSet<String> {
 
 fn assemble(
     document: Option<(&FileText, &str)>,
-    env: variables::VariableMap,
+    env: &variables::VariableMap,
     files: FileReader<'_>,
 ) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
     let mut diagnostics = Diagnostics::default();
@@ -110,8 +110,8 @@ fn assemble(
         // Further errors would refer to half a file.
         return Err(diagnostics.into_errors());
     };
-    variables::overlay(&mut table, &env, &mut diagnostics);
-    let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some(), &env));
+    variables::overlay(&mut table, env, &mut diagnostics);
+    let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some(), env));
     diagnostics.finish().map(|warnings| (config, warnings))
 }
 

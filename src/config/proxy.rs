@@ -62,7 +62,7 @@ impl ProxyConfig {
             Ok(address) => address.to_canonical().is_loopback(),
             Err(_) => address::is_local(Some(&Host::Domain(host.trim_end_matches('.')))),
         };
-        !self.no_proxy.exempts(host, port) && !(self.loopback_direct && is_local())
+        !(self.no_proxy.exempts(host, port) || (self.loopback_direct && is_local()))
     }
 
     /// Returns the host of the proxy. An IPv6 address has brackets.
@@ -302,7 +302,7 @@ fn proxy_address(text: &str) -> ParseResult<ProxyAddress> {
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return invalid("has more than scheme, host and port");
     }
-    let decoded = |part: &str| percent_decode_str(part).decode_utf8().map(|text| text.into_owned());
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned);
     let (username, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
     let (Ok(username), Ok(password)) = (username, password) else {
         return invalid("holds a user or password that is not UTF-8");

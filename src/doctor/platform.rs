@@ -255,7 +255,7 @@ impl BotExamination<'_> {
                 format!("set bots.{name}.history = false, or correct api_path"),
             ),
             Err(error) => {
-                report.failed(CheckStage::History, name, error.public_message(), self.advice(&error))
+                report.failed(CheckStage::History, name, error.public_message(), self.advice(&error));
             }
         }
     }

@@ -252,8 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cursor_as_text_reads_back(rested_at in prop::option::of(any::<u64>()), user in "[^\\p{Cc}]{1,20}") {
-            prop_assume!(UserId::new(&user).is_ok());
+        fn cursor_as_text_reads_back(rested_at in prop::option::of(any::<u64>()), user in "[a-zé/ :]{1,20}") {
             let rested_at = rested_at.map(Timestamp::from_millis);
             let place = ConversationPlace { rested_at, conversation: conversation("b", &user) };
             prop_assert_eq!(parse_cursor(&cursor(&place)), Some(place));

@@ -31,13 +31,12 @@ impl HeaderWithParameters {
             let equals = parameter.iter().position(|byte| matches!(byte, b'=' | b';'))?;
             let (name, text) = parameter.split_at_checked(equals)?;
             let text = text.strip_prefix(b"=")?.trim_ascii_start();
-            let (text, behind) = match text.strip_prefix(b"\"") {
-                Some(quoted) => unquote(quoted)?,
-                None => {
-                    let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
-                    let (text, behind) = text.split_at_checked(end)?;
-                    (text.trim_ascii_end().to_vec(), behind)
-                }
+            let (text, behind) = if let Some(quoted) = text.strip_prefix(b"\"") {
+                unquote(quoted)?
+            } else {
+                let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
+                let (text, behind) = text.split_at_checked(end)?;
+                (text.trim_ascii_end().to_vec(), behind)
             };
             parameters.push((visible(name)?, text));
             rest = behind.trim_ascii_start();

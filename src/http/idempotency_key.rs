@@ -79,19 +79,19 @@ pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
         callback: Option<&'a Callback>,
     }
     #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
     struct CanonicalAttachment<'a> {
-        file_id: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        file_name: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        file_type: Option<&'a str>,
+        #[serde(rename = "fileId")]
+        id: &'a str,
+        #[serde(rename = "fileName", skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
+        #[serde(rename = "fileType", skip_serializing_if = "Option::is_none")]
+        kind: Option<&'a str>,
     }
     let MessageDraft { content, event, user_details, session, rules, resend, callback } = draft;
     let files = content.attachments.iter().map(|file| CanonicalAttachment {
-        file_id: &file.file_id,
-        file_name: file.file_name.as_deref(),
-        file_type: file.file_type.as_deref(),
+        id: &file.file_id,
+        name: file.file_name.as_deref(),
+        kind: file.file_type.as_deref(),
     });
     let canonical = CanonicalMessage {
         event: *event,

@@ -107,13 +107,13 @@ impl MultipartParser {
     pub(super) fn next_event(&mut self) -> Result<Option<MultipartEvent>, InvalidMultipart> {
         loop {
             match self.state {
-                ParserState::Preamble => match self.delimiter.find(&self.buffer) {
-                    Some(at) => self.pass_delimiter(at),
-                    None => {
+                ParserState::Preamble => {
+                    let Some(at) = self.delimiter.find(&self.buffer) else {
                         self.buffer.advance(self.before_delimiter());
                         return Ok(None);
-                    }
-                },
+                    };
+                    self.pass_delimiter(at);
+                }
                 ParserState::Delimiter => {
                     if self.buffer.starts_with(b"--") {
                         self.state = ParserState::Epilogue;

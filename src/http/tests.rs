@@ -173,15 +173,8 @@ pub(super) fn with_key(request: TestRequest, name: &str) -> TestRequest {
 
 #[test]
 fn unknown_path_is_a_problem() {
-    for path in [
-        "/",
-        "/conversations",
-        "/conversations/",
-        "/conversations/alice/",
-        &format!("{ALICE}/"),
-        "/problems/",
-        "/DOCS",
-    ] {
+    for path in ["/", "/conversations/", "/conversations/alice/", &format!("{ALICE}/"), "/problems/", "/DOCS"]
+    {
         let body = send(TestRequest::get().uri(path)).problem("not-found");
         assert_eq!(body["instance"], path);
     }

@@ -26,13 +26,13 @@ pub(super) enum UploadHead {
     /// The body is the file.
     Raw(FileDescription),
     /// The body is a form, in which the file is a part.
-    Form(MultipartParser),
+    Form(Box<MultipartParser>),
 }
 
 /// The body of an upload.
 pub(super) struct UploadBody<P> {
     payload: P,
-    form: Option<MultipartParser>,
+    form: Option<Box<MultipartParser>>,
     /// Whether the form's file has ended.
     file_ended: bool,
     /// The largest file.
@@ -74,7 +74,7 @@ impl UploadHead {
             return Err(too_large(max_file));
         }
         if is_form {
-            let form = MultipartParser::new(&content_type).map_err(|error| error.to_string());
+            let form = MultipartParser::new(&content_type).map(Box::new).map_err(|error| error.to_string());
             return Ok(errors.record("header/Content-Type", form).map(Self::Form));
         }
         let mut values = headers.get_all(header::CONTENT_DISPOSITION);

@@ -147,9 +147,9 @@ impl PlatformConnector {
                     let proxies = [&other.proxy, &bot.proxy].map(|proxy| proxy.as_ref().map(Arc::as_ptr));
                     bot.ca.is_none() && other.ca.is_none() && proxies[0] == proxies[1]
                 };
-                let shared = bots.iter().find(shares).and_then(|other| own.get(&other.name)).cloned();
+                let known = bots.iter().find(shares).and_then(|other| own.get(&other.name)).cloned();
                 let authorities = |error| ConnectorSetupError::Authorities { bot: bot.name.clone(), error };
-                let clients = match shared {
+                let clients = match known {
                     Some(clients) => clients,
                     None => PlatformClients::new(bot, resolve).map_err(authorities)?,
                 };

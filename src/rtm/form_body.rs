@@ -28,19 +28,20 @@ impl FormBody {
     /// Adds a text field.
     pub(super) fn text(mut self, name: &str, value: &str) -> Self {
         let boundary = &self.boundary;
-        self.head.push_str(&format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-        ));
+        let part =
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        self.head.push_str(&part);
         self
     }
 
     /// Adds the file.
     pub(super) fn file(mut self, name: &str, file_name: &str, media_type: &str, file: Bytes) -> Self {
         let (boundary, file_name) = (&self.boundary, file_name.replace('"', "%22"));
-        self.head.push_str(&format!(
+        let part = format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
              Content-Type: {media_type}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-        ));
+        );
+        self.head.push_str(&part);
         self.file = file;
         self
     }

@@ -265,7 +265,7 @@ impl FileUpload<'_> {
         let path = format!("/attachment/v2/stream/{bot}/file/{}/url", escaped(file_id));
         let url = self.call(ConnectPhase::FileUrl, &path, CALL_TIMEOUT, file_url, ClientRequest::send);
         match url.await {
-            Ok(url) => url,
+            Ok(url) => Some(url).filter(|url| !url.is_empty()),
             Err(error) => {
                 tracing::debug!(bot = %self.bot.name, %error, "the platform tells no URL of an uploaded file");
                 None
@@ -365,11 +365,11 @@ fn file_id(answer: &[u8]) -> Option<Box<str>> {
     text_of(answer, "fileId")
 }
 
-/// Reads the URL of a file. An answer without one is an answer, too.
-fn file_url(answer: &[u8]) -> Option<Option<Box<str>>> {
+/// Reads the URL of a file. It is empty if the platform has none.
+fn file_url(answer: &[u8]) -> Option<Box<str>> {
     let [url] = members(std::str::from_utf8(answer).ok()?, ["fileUrl"])?;
-    let url = url.and_then(string).filter(|url| !url.is_empty() && url.len() <= URL_MAX_BYTES);
-    Some(url.map(|url| url.into_owned().into()))
+    let url = url.and_then(string).filter(|url| url.len() <= URL_MAX_BYTES);
+    Some(url.unwrap_or_default().into_owned().into())
 }
 
 fn text_of(answer: &[u8], name: &str) -> Option<Box<str>> {

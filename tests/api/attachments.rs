@@ -21,7 +21,7 @@ const ALICE: &str = "/conversations/alice/attachments";
 
 /// Returns content whose chunks differ.
 fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at ^ at >> 8 ^ at >> 16).to_le_bytes()[0]).collect()
+    (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0]).collect()
 }
 
 /// Returns the request for a raw upload.

@@ -10,7 +10,11 @@ use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
 const ALICE: &str = "/conversations/alice";
 
 async fn erase(bridge: &TestBridge, user: &str) -> Answer {
-    bridge.send(Request::new("POST", format!("/conversations/{user}/erase"))).await
+    erase_with(bridge, user, "").await
+}
+
+async fn erase_with(bridge: &TestBridge, user: &str, query: &str) -> Answer {
+    bridge.send(Request::new("POST", format!("/conversations/{user}/erase{query}"))).await
 }
 
 #[test]
@@ -95,8 +99,8 @@ fn erasure_covers_one_user_of_one_bot() {
         assert_eq!(erase(&bridge, "alice").await.status, 204);
         let kept = bridge.api.get("/conversations/alice2/events").await.message(200);
         assert!(!types(&kept).is_empty());
-        erase(&bridge, "alice?bot=other").await.problem(404, "not-found");
-        erase(&bridge, "alice?force=true").await.problem(400, "invalid-request");
+        erase_with(&bridge, "alice", "?bot=other").await.problem(404, "not-found");
+        erase_with(&bridge, "alice", "?force=true").await.problem(400, "invalid-request");
         let get = bridge.api.get(format!("{ALICE}/erase")).await;
         get.problem(405, "method-not-allowed");
         assert_eq!(get.header("allow"), Some("POST"));

@@ -115,7 +115,6 @@ fn missing_resource_is_404() {
         let id = answer.message(200)["id"].as_str().unwrap().to_owned();
         for target in [
             "/",
-            "/conversations",
             "/problems/nonsense",
             "/conversations/alice/messages/not-an-id",
             "/conversations/alice/messages/01JD9ZZZZZZZZZZZZZZZZZZZZZ",

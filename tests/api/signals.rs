@@ -103,7 +103,9 @@ fn replies_are_acknowledged_by_their_key_if_wanted() {
         let reply = || {
             vec![
                 Step::Ack,
-                Step::Response(json!({"key": "k-1", "timestamp": 1_512_722_848_096_u64})),
+                Step::Response(json!({"key": "k-1", "timestamp": 1_512_722_848_096_u64, "message": [
+                    {"type": "text", "cInfo": {"body": "marked"}}
+                ]})),
                 Step::Say("without a key".to_owned()),
             ]
         };

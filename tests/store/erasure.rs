@@ -23,8 +23,8 @@ fn keyed(conversation: &ConversationId, number: u128) -> AcceptRequest {
     with_key(accept(conversation, number), "crm", &format!("key-{number}"), 7)
 }
 
-/// Stores everything that a conversation may have: an ended message with a later reply, open ones, keys, a journal,
-/// deliveries of each state, and an observer.
+/// Stores everything that a conversation may have: ended and open messages, keys, a journal, deliveries of each state, and
+/// an observer.
 async fn fill(fixture: &StoreFixture, conversation: &ConversationId, from: u128) -> Stored {
     let store = &fixture.store;
     let ended = new(store.accept(keyed(conversation, from)).await).id;

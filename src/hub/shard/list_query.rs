@@ -1,7 +1,7 @@
 //! The status of many conversations at once: one hint to each owner, and one answer from each of its shards.
 //!
-//! A list is for operators. It takes no place of the queries of callers, and asks in few hints, because a burst of hints
-//! would fill the queue of the owner.
+//! A list is for operators. It takes no place of the queries of callers. It asks in few hints, because a burst would fill
+//! the queue of the owner.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -88,7 +88,7 @@ impl Shard {
     }
 }
 
-/// Takes answers until none is missing, or for a second.
+/// Takes answers until the list is complete, or for a second.
 async fn collect(found: &mut StatusList, mut missing: usize, mut answers: mpsc::Receiver<StatusList>) {
     let until = Instant::now() + COMMAND_TIMEOUT;
     while missing > 0

@@ -12,16 +12,18 @@ struct WebForm(String);
 
 impl WebForm {
     fn text(mut self, name: &str, value: &str) -> Self {
-        self.0 += &format!("--web\r\nContent-Disposition: form-data; name=\"{name}\";\r\n\r\n{value}\r\n");
+        let part = format!("--web\r\nContent-Disposition: form-data; name=\"{name}\";\r\n\r\n{value}\r\n");
+        self.0.push_str(&part);
         self
     }
 
     fn file(mut self, name: &str, file_name: &str, content: &[u8]) -> Self {
-        self.0 += &format!(
+        let part = format!(
             "--web\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
              Content-Type: UTF-8; charset=ISO-8859-1\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n",
             STANDARD.encode(content)
         );
+        self.0.push_str(&part);
         self
     }
 

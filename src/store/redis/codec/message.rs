@@ -105,12 +105,15 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
 
 fn write_new_message<'a>(new: &'a NewMessage, into: &mut Vec<u8>) -> Result<(), CorruptData> {
     let content = &new.content;
-    let members = |(name, value): (&'a Box<str>, &'a Box<RawValue>)| (Cow::Borrowed(&**name), &**value);
     let file = |file: &'a Attachment| StoredAttachment {
         id: Cow::Borrowed(&file.file_id),
         name: file.file_name.as_deref().map(Cow::Borrowed),
         kind: file.file_type.as_deref().map(Cow::Borrowed),
-        other_members: file.other_members.iter().map(members).collect(),
+        other_members: file
+            .other_members
+            .iter()
+            .map(|(name, value)| (Cow::Borrowed(&**name), &**value))
+            .collect(),
     };
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let details = new.user_details.as_deref();
