@@ -41,6 +41,7 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 ///
 /// # Errors
 /// The app has a public key only. The answer says so.
+#[expect(clippy::indexing_slicing, reason = "the value is an object")]
 fn assertion(
     platform: &PlatformState,
     app: &ClientApp,

@@ -39,17 +39,17 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/sandbox/heard", web::get().to(heard));
 }
 
-fn refusal(status: StatusCode, told: &str) -> Box<HttpResponse> {
-    Box::new(HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(format!("{told}\n")))
+fn refusal(status: StatusCode, told: &str) -> HttpResponse {
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(format!("{told}\n"))
 }
 
 /// Checks the key, if the sandbox has one.
 fn permitted(request: &HttpRequest, platform: &PlatformState) -> Result<(), Box<HttpResponse>> {
     match &platform.options.control_key {
-        Some(key) if bearer(request) != Some(key.expose_secret()) => Err(refusal(
+        Some(key) if bearer(request) != Some(key.expose_secret()) => Err(Box::new(refusal(
             StatusCode::UNAUTHORIZED,
             "this sandbox has a control key: send Authorization: Bearer KEY",
-        )),
+        ))),
         _ => Ok(()),
     }
 }
@@ -63,7 +63,7 @@ fn parsed<T: DeserializeOwned>(
 ) -> Result<T, Box<HttpResponse>> {
     permitted(request, platform)?;
     serde_json::from_slice(body)
-        .map_err(|error| refusal(StatusCode::BAD_REQUEST, &format!("send {example}: {error}")))
+        .map_err(|error| Box::new(refusal(StatusCode::BAD_REQUEST, &format!("send {example}: {error}"))))
 }
 
 #[derive(Deserialize)]
@@ -88,7 +88,7 @@ async fn push(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
     let steps = match (push.text, push.reply) {
         (Some(text), None) => vec![Step::Say(text)],
         (None, Some(reply)) => reply.steps(&Placeholders { user: &push.user, ..Placeholders::default() }),
-        _ => return *refusal(StatusCode::BAD_REQUEST, &format!("send {example}")),
+        _ => return refusal(StatusCode::BAD_REQUEST, &format!("send {example}")),
     };
     let platform = platform.into_inner();
     let user = platform.user(&BotUser { bot: push.bot, user: push.user });
@@ -151,7 +151,7 @@ async fn next(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
         }
         _ => {
             let told = "name the user: without one, the steps are for the next message of any user and bot";
-            return *refusal(StatusCode::BAD_REQUEST, told);
+            return refusal(StatusCode::BAD_REQUEST, told);
         }
     };
     HttpResponse::Ok().json(json!({"planned": planned}))
@@ -189,7 +189,7 @@ async fn clear_faults(request: HttpRequest, platform: Data<PlatformState>) -> Ht
             platform.faults.clear(endpoint);
             HttpResponse::NoContent().finish()
         }
-        Err(error) => *refusal(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => refusal(StatusCode::BAD_REQUEST, &error.to_string()),
     }
 }
 
@@ -212,7 +212,7 @@ async fn heard(request: HttpRequest, platform: Data<PlatformState>) -> HttpRespo
         Ok((after, wait)) => (after.unwrap_or(0), wait.unwrap_or(WAIT).min(LONGEST_WAIT)),
         Err(name) => {
             let told = format!("{name} is not a number");
-            return *refusal(StatusCode::BAD_REQUEST, &told);
+            return refusal(StatusCode::BAD_REQUEST, &told);
         }
     };
     let selection = HeardSelection {

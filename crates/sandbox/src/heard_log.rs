@@ -77,6 +77,7 @@ impl HeardLog {
     }
 
     /// Adds an entry, and returns whether there is a log.
+    #[expect(clippy::indexing_slicing, reason = "the value is an object")]
     pub(super) fn push(&self, user: &BotUser, kind: &str, fields: impl FnOnce() -> Value) -> bool {
         if self.limit == 0 {
             return false;
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn long_page_goes_on_at_its_end() {
         let log = HeardLog::new(1 << 24);
-        for n in 0..PAGE + 1 {
+        for n in 0..=PAGE {
             heard(&log, "ann", &n.to_string());
         }
         let (first, after, _) = texts(&log, None, 0);

@@ -85,6 +85,7 @@ pub(super) fn page(
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "the value is an object")]
 fn record_json(said: &HistoryEntry, owner: HistoryOwner<'_>) -> Value {
     let created = clock::rfc3339(said.at);
     let mut channel = json!({"type": owner.channel});

@@ -204,16 +204,10 @@ impl Placeholders<'_> {
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once("${") {
             filled.push_str(before);
-            match behind.split_once('}').and_then(|(name, after)| Some((self.value(name)?, after))) {
-                Some((value, after)) => {
-                    filled.push_str(value);
-                    rest = after;
-                }
-                None => {
-                    filled.push_str("${");
-                    rest = behind;
-                }
-            }
+            let known = behind.split_once('}').and_then(|(name, after)| Some((self.value(name)?, after)));
+            let (value, after) = known.unwrap_or(("${", behind));
+            filled.push_str(value);
+            rest = after;
         }
         filled.push_str(rest);
         filled

@@ -121,7 +121,7 @@ impl AnswerRule {
 mod tests {
     use super::*;
 
-    const ORDERS: &str = r#"
+    const ORDERS: &str = r"
 id: st-orders
 name: Orders
 welcome: Hello ${user}!
@@ -141,7 +141,7 @@ dialogs:
       stay: true
       ack: after
 otherwise: You said ${text}.
-"#;
+";
 
     fn said(steps: &[Step]) -> String {
         let texts = steps.iter().map(|step| match step {

@@ -88,6 +88,7 @@ struct PathOfCall {
     bot: String,
 }
 
+#[expect(clippy::indexing_slicing, reason = "the value is an object")]
 fn refusal(version: ChannelVersion, status: StatusCode, msg: &str) -> HttpResponse {
     let mut body = json!({"errors": [{"msg": msg, "code": status.as_u16()}]});
     if version == ChannelVersion::V2 {
@@ -256,16 +257,14 @@ fn value(response: &CollectedResponse) -> (&'static str, Value) {
     let template = element.and_then(|element| {
         (element.pointer("/component/type")? == "template").then(|| element.pointer("/component/payload"))?
     });
-    match template {
-        Some(template) => ("template", template.clone()),
-        None => {
-            let text = element.and_then(|element| {
-                let places = ["/component/payload/text", "/cInfo/body"];
-                places.into_iter().find_map(|place| element.pointer(place)?.as_str())
-            });
-            ("text", text.unwrap_or_default().into())
-        }
+    if let Some(template) = template {
+        return ("template", template.clone());
     }
+    let text = element.and_then(|element| {
+        let places = ["/component/payload/text", "/cInfo/body"];
+        places.into_iter().find_map(|place| element.pointer(place)?.as_str())
+    });
+    ("text", text.unwrap_or_default().into())
 }
 
 fn task_end() -> Map<String, Value> {

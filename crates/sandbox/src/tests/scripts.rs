@@ -11,7 +11,7 @@ fn scripted(yaml: &str) -> SandboxOptions {
 #[test]
 fn scripted_dialog_runs_over_a_socket() {
     let options = scripted(
-        r#"
+        r"
 bots:
   - id: st-sandbox
     welcome: Hello ${user}!
@@ -36,7 +36,7 @@ bots:
         - {reply: {agentSay: 'You said: ${text}'}, stay: true}
     otherwise: I do not know ${text}.
 behaviour: {agentTyping: 1ms}
-"#,
+",
     );
     run_with(options, async |_sandbox, _script, caller| {
         let mut link = caller.connect("").await;
