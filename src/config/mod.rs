@@ -211,6 +211,7 @@ pub struct ReplyConfig {
 
 /// One of `[[bots]]`.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own, and any mix of them is a bot")]
 pub struct BotConfig {
     /// The bot's name in this configuration.
     pub name: BotName,

@@ -71,6 +71,7 @@ fn config_with_one_bot_is_valid() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "each key has a line")]
 fn config_with_every_key_keeps_each_value() {
     let text = format!(
         r#"

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -35,7 +34,7 @@ impl JsonObject {
     pub fn with_defaults(&self, defaults: &Self) -> Cow<'_, RawValue> {
         let (own, added) = (self.0.get(), defaults.0.get());
         // Both are objects, so reading their keys fails for no text.
-        let known: BTreeMap<Cow<'_, str>, IgnoredAny> = serde_json::from_str(own).unwrap_or_default();
+        let known: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(own).unwrap_or_default();
         let mut added: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(added).unwrap_or_default();
         added.retain(|key, _| !known.contains_key(key));
         if added.is_empty() {

@@ -43,7 +43,7 @@ pub(super) async fn delete(context: Data<ApiContext>, request: HttpRequest) -> H
 
 /// Serves `POST /conversations/{user}/erase`.
 pub(super) async fn erase(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
-    serve(&context, ERASE, &request, erase_all(&context, &request)).await
+    Box::pin(serve(&context, ERASE, &request, erase_all(&context, &request))).await
 }
 
 async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {

@@ -78,7 +78,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     record("caller", &caller.name());
     // No delivery of a message is older, which bounds the search.
     let since = message.map(|id| id.at() - CLOCK_DIFFERENCE);
-    let query = DeliveryQuery { state, message, since, before, limit, ..visible };
+    let query = DeliveryQuery { state, message, before, since, limit, ..visible };
     let page = context.hub.deliveries(&query).await.map_err(read_failure)?;
     json_response(StatusCode::OK, &DeliveryPageBody { deliveries: &page.deliveries, next: page.next })
 }

@@ -63,16 +63,16 @@ fn check(context: &ApiContext, head: &RequestHead) -> (&'static str, Result<(), 
             let authorized = context.authorize_head(head.headers(), RequiredScope::Admin);
             (REDRIVE, authorized.and_then(|_| request_body::check_head(head.headers())))
         }
-        (_, [Some("conversations"), None, ..] | [Some("conversations"), _, Some("erase"), _]) => {
-            (OTHER, context.authorize_head(head.headers(), RequiredScope::Admin).map(drop))
-        }
+        (
+            _,
+            [Some("conversations"), None, ..]
+            | [Some("conversations"), _, Some("erase"), _]
+            | [Some("deliveries"), ..],
+        ) => (OTHER, context.authorize_head(head.headers(), RequiredScope::Admin).map(drop)),
         (method, [Some("conversations"), ..]) => {
             let writes = matches!(*method, Method::POST | Method::DELETE);
             let scope = if writes { RequiredScope::Send } else { RequiredScope::Read };
             (OTHER, context.authorize_head(head.headers(), scope).map(drop))
-        }
-        (_, [Some("deliveries"), ..]) => {
-            (OTHER, context.authorize_head(head.headers(), RequiredScope::Admin).map(drop))
         }
         _ => (OTHER, Ok(())),
     }

@@ -112,8 +112,8 @@ mod tests {
     use super::*;
 
     fn parameter(field: &[u8], name: &str) -> Option<String> {
-        let value = HeaderWithParameters::parse(field)?.parameter(name).ok()?.map(header_text);
-        value
+        let parsed = HeaderWithParameters::parse(field)?;
+        parsed.parameter(name).ok()?.map(header_text)
     }
 
     #[test]

@@ -213,12 +213,12 @@ mod tests {
         MultipartParser::new(&HeaderWithParameters::parse(content_type.as_bytes()).unwrap()).unwrap()
     }
 
+    /// The parts of a form, each with its disposition, and whether the form ended.
+    type ReadParts = (Vec<(Option<String>, Vec<u8>)>, bool);
+
     /// Returns the parts of a body that comes in these pieces: the first header, and the content. Checks that the parser
     /// keeps little.
-    fn parts(
-        boundary: &str,
-        pieces: &[&[u8]],
-    ) -> Result<(Vec<(Option<String>, Vec<u8>)>, bool), InvalidMultipart> {
+    fn parts(boundary: &str, pieces: &[&[u8]]) -> Result<ReadParts, InvalidMultipart> {
         let mut parser = parser(boundary);
         let (mut parts, mut ended) = (Vec::new(), false);
         for piece in pieces {
@@ -240,7 +240,7 @@ mod tests {
         Ok((parts, ended))
     }
 
-    fn one(body: &[u8]) -> Result<(Vec<(Option<String>, Vec<u8>)>, bool), InvalidMultipart> {
+    fn one(body: &[u8]) -> Result<ReadParts, InvalidMultipart> {
         parts("x", &[body])
     }
 

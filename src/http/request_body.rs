@@ -204,12 +204,12 @@ impl FieldValidator<'_> {
         };
         let content = if is_event {
             let files = attachments.as_ref().is_none_or(|files| !files.is_empty());
-            self.no_content([
+            Some(self.no_content([
                 ("/text", text.filter(|text| text.get() != "\"\"")),
                 ("/displayText", display),
                 ("/attachments", Some(RawValue::NULL).filter(|_| files)),
                 ("/meta", meta),
-            ])
+            ]))
         } else {
             self.content(text, attachments)
         };
@@ -235,11 +235,11 @@ impl FieldValidator<'_> {
     }
 
     /// Refuses the members that only a frame could carry, because an event sends none.
-    fn no_content(&mut self, members: [(&'static str, Option<&RawValue>); 4]) -> Option<MessageContent> {
+    fn no_content(&mut self, members: [(&'static str, Option<&RawValue>); 4]) -> MessageContent {
         for (at, _) in members.iter().filter(|(_, value)| value.is_some()) {
             self.add(*at, "must be absent beside `event`, which sends no message to the bot");
         }
-        Some(MessageContent::without_text())
+        MessageContent::without_text()
     }
 
     /// Reads an object that becomes part of each frame of the session.

@@ -43,7 +43,7 @@ impl Hub {
                 reason: Some(missing(summary.owner).into()),
                 ..ConnectionStatus::default()
             });
-            let owner = summary.owner.and_then(|owner| self.name(&fleet, owner));
+            let owner = summary.owner.and_then(|owner| Self::name(&fleet, owner));
             ListedConversation { summary, connection, owner }
         });
         Ok((listed.collect(), next))
@@ -72,7 +72,7 @@ impl Hub {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    fn name(&self, fleet: &[ReplicaIdentity], owner: Incarnation) -> Option<Box<str>> {
+    fn name(fleet: &[ReplicaIdentity], owner: Incarnation) -> Option<Box<str>> {
         fleet.iter().find(|replica| replica.incarnation == owner).map(|replica| replica.name.clone())
     }
 }

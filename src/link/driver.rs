@@ -244,7 +244,7 @@ impl<H: ConversationHost> Driver<H> {
                     (Rc::clone(&self.host), self.fence, self.conversation.clone());
                 self.reading = Some(Box::pin(async move { calls::load(&*host, fence, &conversation).await }));
             }
-            Effect::Connect(request) => self.connect(request),
+            Effect::Connect(request) => self.connect(&request),
             Effect::Send(message) => return Box::pin(self.send(&message)).await,
             Effect::Signal(signal, number) => return Box::pin(self.signal(&signal, number)).await,
             Effect::Acknowledge(marks) => return Box::pin(self.acknowledge(&marks)).await,
@@ -298,10 +298,10 @@ impl<H: ConversationHost> Driver<H> {
         None
     }
 
-    fn connect(&mut self, request: SocketRequest) {
+    fn connect(&mut self, request: &SocketRequest) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
         let (conversation, mailbox) = (self.conversation.clone(), Rc::clone(&self.mailbox));
-        let (mode, context) = (request.mode, self.context.source(&request));
+        let (mode, context) = (request.mode, self.context.source(request));
         self.connecting = Some(Box::pin(async move {
             calls::connect(&*host, &bot, &conversation, mode, context, &mailbox, &grant).await
         }));

@@ -95,16 +95,16 @@ impl<'a> OutgoingFrame<'a> {
 /// Returns the frame of a user's message (protocol.md 6.1). The platform acknowledges it by its `clientMessageId`.
 ///
 /// Its own custom data and tags replace those of the connection's context.
-pub fn message(bot: &BotConfig, message: &AcceptedMessage, context: &ConnectContext) -> String {
+pub fn message(bot: &BotConfig, message: &AcceptedMessage, connect: &ConnectContext) -> String {
     let content = &message.new.content;
     let body = content.body();
     let mut frame = OutgoingFrame::new(bot, MESSAGE_RESOURCE, message.client_message_id);
     // The Web SDK puts custom data into botInfo, the mobile SDKs into the message, and the webhook channel at the top.
     // The author of a bot chooses one of these places (protocol.md 14), so the frame has all.
-    let data = custom_data(bot, content.custom_data.as_ref().or(context.custom_data.as_ref()));
+    let data = custom_data(bot, content.custom_data.as_ref().or(connect.custom_data.as_ref()));
     let data = data.as_deref();
     // All sources document tags in botInfo only. A second copy could be counted twice.
-    let tags = content.meta_tags.as_ref().or(context.meta_tags.as_ref());
+    let tags = content.meta_tags.as_ref().or(connect.meta_tags.as_ref());
     frame.bot_info = frame.bot_info.with_context(data, tags.map(JsonObject::raw));
     frame.custom_data = data;
     frame.meta = content.meta.as_ref().map(JsonObject::raw);

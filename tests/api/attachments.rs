@@ -445,9 +445,9 @@ fn uploads_of_one_bot_leave_places_for_another() {
             SandboxOptions { bots: vec!["st-sandbox".to_owned(), "st-2".to_owned()], ..quiet_platform() };
         let bridge = spawn_bridge_on(platform, add_bot).await;
         let head = format!("{NAMED}Content-Length: 100000\r\n");
-        let mut held = Vec::new();
+        let mut uploads = Vec::new();
         for _ in 0..32 {
-            held.push(begin(&bridge, &head, b"1").await);
+            uploads.push(begin(&bridge, &head, b"1").await);
         }
         let small = |query: &str| {
             let request =
@@ -465,7 +465,7 @@ fn uploads_of_one_bot_leave_places_for_another() {
         })
         .await;
         bridge.send(small("?bot=second")).await.message(201);
-        drop(held);
+        drop(uploads);
         until("there is room again", async || bridge.send(small("?bot=sandbox")).await.status == 201).await;
         bridge.finish().await;
     });
@@ -476,13 +476,13 @@ fn uploads_without_memory_are_refused() {
     run(async {
         let bridge = spawn_bridge(|config| config.server.memory_limit = 3 * CHUNK).await;
         let head = format!("{NAMED}Content-Length: {}\r\n", 20 * CHUNK);
-        let held = [begin(&bridge, &head, b"1").await, begin(&bridge, &head, b"1").await];
+        let uploads = [begin(&bridge, &head, b"1").await, begin(&bridge, &head, b"1").await];
         until("two uploads have begun", async || bridge.metric("request_memory_bytes").await > 2 << 20).await;
         let refused = bridge.send(raw("a", "text/plain", content(2 * CHUNK))).await;
         refused.problem(503, "overloaded");
         // A small file takes little.
         bridge.send(raw("a", "text/plain", content(10))).await.message(201);
-        drop(held);
+        drop(uploads);
         bridge.finish().await;
     });
 }

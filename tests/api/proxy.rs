@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::support::{ConnectProxy, ProxyRules, bot, run, spawn_bridge};
 
-fn proxy(tunnel: &ConnectProxy) -> Option<Arc<ProxyConfig>> {
-    Some(Arc::new(fixtures::proxy(&tunnel.url())))
+fn proxy(tunnel: &ConnectProxy) -> Arc<ProxyConfig> {
+    Arc::new(fixtures::proxy(&tunnel.url()))
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn turn_goes_through_the_proxy_of_its_bot() {
         let mut platform = String::new();
         let bridge = spawn_bridge(|config| {
             let bot = bot(config);
-            bot.proxy = proxy(&tunnel);
+            bot.proxy = Some(proxy(&tunnel));
             platform = bot.platform.as_str().trim_start_matches("http://").trim_end_matches('/').to_owned();
         })
         .await;
@@ -55,7 +55,7 @@ fn refusal_of_the_proxy_is_told_and_counted() {
             ),
         ] {
             let tunnel = ConnectProxy::start(rules).await;
-            let bridge = spawn_bridge(|config| bot(config).proxy = proxy(&tunnel)).await;
+            let bridge = spawn_bridge(|config| bot(config).proxy = Some(proxy(&tunnel))).await;
             let body = json!({"text": "hi", "turn": {"deadlineMs": 700}});
             let problem = bridge.post("alice", &body).await.problem(502, "platform-unavailable");
             let detail = problem["detail"].as_str().unwrap();

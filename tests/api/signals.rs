@@ -53,7 +53,7 @@ fn signal_without_a_socket_is_dropped() {
         let bridge = spawn_bridge(|_| {}).await;
         assert_eq!(signal(&bridge, &json!({"type": "typing"})).await.status, 202);
         turn(&bridge, &["one"]).await;
-        assert_eq!(heard(&bridge, "event"), [json!(0); 0]);
+        assert!(heard(&bridge, "event").is_empty());
         let list = bridge.api.get("/conversations/alice").await.message(200);
         assert_eq!(list["openMessages"], 0);
         bridge.finish().await;

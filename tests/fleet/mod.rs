@@ -206,11 +206,11 @@ fn bot_name() -> BotName {
     BotName::new("support").unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
 fn chosen_seed() -> Option<u64> {
     number_in("FLEET_SEED")
 }
 
+#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
 fn number_in(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }

@@ -69,11 +69,11 @@ impl DebianProxy {
         .await
     }
 
-    fn proxy(&self, password: Option<&str>) -> Option<Arc<ProxyConfig>> {
+    fn proxy(&self, password: Option<&str>) -> Arc<ProxyConfig> {
         let credentials = password
             .map(|password| ProxyCredentials { username: "bridge".into(), password: password.into() });
         let proxy = fixtures::proxy(&format!("http://127.0.0.1:{}", self.port));
-        Some(Arc::new(ProxyConfig { credentials, ..proxy }))
+        Arc::new(ProxyConfig { credentials, ..proxy })
     }
 }
 
@@ -100,7 +100,7 @@ fn turn_goes_through_squid() {
         let mut port = 0;
         let bridge = spawn_bridge(|config| {
             port = bot(config).platform.port().unwrap();
-            bot(config).proxy = squid.proxy(Some("hush"));
+            bot(config).proxy = Some(squid.proxy(Some("hush")));
         })
         .await;
         answered(&bridge).await;
@@ -113,21 +113,21 @@ fn turn_goes_through_squid() {
         })
         .await;
 
-        let bridge = spawn_bridge(|config| bot(config).proxy = squid.proxy(Some("wrong"))).await;
+        let bridge = spawn_bridge(|config| bot(config).proxy = Some(squid.proxy(Some("wrong")))).await;
         assert!(refused(&bridge).await.contains("the proxy refused the user and password (407)"));
         bridge.finish().await;
-        let bridge = spawn_bridge(|config| bot(config).proxy = squid.proxy(None)).await;
+        let bridge = spawn_bridge(|config| bot(config).proxy = Some(squid.proxy(None))).await;
         assert!(refused(&bridge).await.contains("the proxy asks for a user and a password (407)"));
         bridge.finish().await;
         let bridge = spawn_bridge(|config| {
-            bot(config).proxy = squid.proxy(Some("hush"));
+            bot(config).proxy = Some(squid.proxy(Some("hush")));
             bot(config).platform = "http://127.0.0.9:80".parse().unwrap();
         })
         .await;
         assert!(refused(&bridge).await.contains("the proxy refuses connections to this host (403)"));
         bridge.finish().await;
         let bridge = spawn_bridge(|config| {
-            bot(config).proxy = squid.proxy(Some("hush"));
+            bot(config).proxy = Some(squid.proxy(Some("hush")));
             bot(config).platform = format!("http://127.0.0.1:{}", free_port()).parse().unwrap();
         })
         .await;
@@ -142,10 +142,10 @@ fn turn_goes_through_squid() {
 fn turn_goes_through_tinyproxy() {
     run(async {
         let mut tiny = DebianProxy::tinyproxy().await;
-        let bridge = spawn_bridge(|config| bot(config).proxy = tiny.proxy(Some("hush"))).await;
+        let bridge = spawn_bridge(|config| bot(config).proxy = Some(tiny.proxy(Some("hush")))).await;
         answered(&bridge).await;
         bridge.finish().await;
-        let bridge = spawn_bridge(|config| bot(config).proxy = tiny.proxy(Some("wrong"))).await;
+        let bridge = spawn_bridge(|config| bot(config).proxy = Some(tiny.proxy(Some("wrong")))).await;
         assert!(refused(&bridge).await.contains("the proxy refused the user and password"));
         bridge.finish().await;
         tiny.process.signal("TERM");

@@ -78,11 +78,11 @@ fn explain(seed: u64) -> ! {
     panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "does not fail when it is repeated".into()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
 fn chosen_seed() -> Option<u64> {
     number_in("RTM_SIM_SEED")
 }
 
+#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
 fn number_in(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }

@@ -149,8 +149,8 @@ fn request(attack: Attack, target: &AttackTarget) -> Vec<u8> {
     let authorization = format!("Authorization: Bearer {key}\r\n");
     match attack {
         Attack::HostileBodies => {
-            let members: String = (0..120_000).map(|number| format!(r#""{number:x}":1,"#)).collect();
-            let body = format!(r#"{{{members}"text":"x"}}"#);
+            let members: Vec<String> = (0..120_000).map(|number| format!(r#""{number:x}":1"#)).collect();
+            let body = format!(r#"{{{},"text":"x"}}"#, members.join(","));
             (post(&format!("Content-Length: {}", body.len()), &authorization) + &body).into_bytes()
         }
         Attack::HalfHeads => {
@@ -206,9 +206,9 @@ async fn act(attack: Attack, target: &AttackTarget, request: &[u8]) -> Result<()
             stream.read_exact(&mut [0; 12]).await?;
         }
         Attack::RefusedBodies => {
-            let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+            let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
             loop {
-                stream.write_all(&chunk).await?;
+                stream.write_all(chunk.as_bytes()).await?;
             }
         }
         Attack::HalfHeads | Attack::UnfinishedBodies => {

@@ -60,8 +60,8 @@ async fn run(binary: &Path, attack: Attack, sizes: BenchSizes) -> Result<AttackR
         .map(|user| setup::request_with_key(&setup::user(GROUP, user), OTHERS_KEY, AnswerPace::AtOnce));
     let mut others = HttpCallers::asking(&[bridge], sizes.callers, requests.collect()).await?;
     load::each(&mut others, 0..sizes.users).await?;
-    let mut attacker = HttpConnection::open(bridge).await?;
-    attacker.exchange(&setup::request_with_key(VICTIM, ATTACKER_KEY, AnswerPace::AtOnce)).await?;
+    let mut connection = HttpConnection::open(bridge).await?;
+    connection.exchange(&setup::request_with_key(VICTIM, ATTACKER_KEY, AnswerPace::AtOnce)).await?;
     if attack == Attack::UnreadPages {
         let mut bot = HttpConnection::open(sandbox.address).await?;
         let text = setup::push(sandbox.address, VICTIM, &"m".repeat(4000));

@@ -282,7 +282,7 @@ idle_ttl = "never"
 }
 
 fn caller(name: &str, key: &str) -> String {
-    let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::digest(key).map(|byte| format!("{byte:02x}")).concat();
     format!("\n[[callers]]\nname = \"{name}\"\nkey_sha256 = \"{hash}\"\nscopes = [\"send\", \"read\"]\n")
 }
 

@@ -154,18 +154,18 @@ fn file_over_the_limit_is_cut_there() {
 fn body_that_pauses_or_trickles_is_refused_within_seconds() {
     run(async {
         let begun = Instant::now();
-        let begin = stream::iter([Bytes::from(format!("{FILE}\r\n{}", "1".repeat(1 << 20)))]);
-        let (kind, detail) = form(begin.chain(stream::pending()), 2 << 20).await.unwrap_err();
+        let first = stream::iter([Bytes::from(format!("{FILE}\r\n{}", "1".repeat(1 << 20)))]);
+        let (kind, detail) = form(first.chain(stream::pending()), 2 << 20).await.unwrap_err();
         assert_eq!((kind, detail.contains("10 s")), (ProblemKind::InvalidRequest, true), "{detail}");
         assert_eq!(begun.elapsed().as_secs(), 10, "what came fast earns no longer pause");
 
         let begun = Instant::now();
-        let begin = stream::iter([Bytes::from(format!("{FILE}\r\n"))]);
+        let first = stream::iter([Bytes::from(format!("{FILE}\r\n"))]);
         let slowly = stream::unfold((), |()| async {
             sleep(Duration::from_secs(1)).await;
             Some((Bytes::from_static(&[b'1'; 8 << 10]), ()))
         });
-        form(begin.chain(slowly), 2 << 20).await.unwrap_err();
+        form(first.chain(slowly), 2 << 20).await.unwrap_err();
         assert_eq!(begun.elapsed().as_secs(), 19, "half the rate uses up 10 s in twice the time");
     });
 }
