@@ -251,7 +251,7 @@ mod tests {
         mistake("bots:\n  - id: st-1\n    welcome:\n      - shape: nope\n", 4, 16, "quick_replies");
         mistake("bots:\n  - id: st-1\n    welcome:\n      - dance: x\n", 4, 9, "dance");
         mistake("bots: [{id: st-1}]\nbehaviour:\n  pongs: true\n", 3, 3, "pongs");
-        mistake("bots: [\n", 2, 1, "");
+        mistake("bots: [\n", 1, 7, "unclosed");
         mistake("bots: []", 1, 1, "at least one bot");
     }
 
