@@ -213,6 +213,7 @@ impl PlatformState {
         self.tickets.take();
         self.logins.take();
         self.polls.take();
+        self.uploads.clear();
         locked(&self.used_jtis).clear();
         {
             let mut scripted = locked(&self.scripted_for_any);

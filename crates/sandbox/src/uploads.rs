@@ -64,6 +64,14 @@ pub(super) struct UploadedFiles {
     files: Mutex<HashMap<String, Arc<SimulatedFile>>>,
 }
 
+impl UploadedFiles {
+    /// Forgets all files.
+    pub(super) fn clear(&self) {
+        locked(&self.pending).clear();
+        locked(&self.files).clear();
+    }
+}
+
 /// A file whose chunks come.
 struct PendingFile {
     user: Arc<UserEntry>,
@@ -339,6 +347,12 @@ fn store(
         content: file.content.clone(),
     };
     locked(&platform.uploads.files).insert(id.clone(), file);
+    platform.hear(user, "file", || {
+        json!({
+            "fileId": observed.id, "fileName": observed.name, "fileExtension": observed.extension,
+            "fileContext": observed.context, "chunks": observed.chunks, "size": observed.content.len(),
+        })
+    });
     platform.observe(user, |observations| observations.files.push(observed));
     HttpResponse::Ok().json(json!({ "fileId": id }))
 }

@@ -66,6 +66,9 @@ fn whole_file_of_the_web_sdk_is_stored_and_has_a_url() {
         let (status, body) = caller.upload(Method::POST, path, &token, form.body()).await;
         assert_eq!(status, 200, "{body}");
         let id = body["fileId"].as_str().unwrap();
+        let heard = caller.call("GET", "/sandbox/heard?user=ann&wait=0", "").await.1;
+        let told = heard["events"].as_array().unwrap().iter().find(|event| event["kind"] == "file").unwrap();
+        assert_eq!((&told["chunks"], told["size"].is_u64()), (&Value::Null, true));
         let files = script.observed("ann").files;
         assert_eq!((&*files[0].name, &*files[0].extension, files[0].chunks), ("größe.png", "png", None));
         assert_eq!((&*files[0].content, &*files[0].context), (&b"\x00\xff\r\n"[..], "workflows"));
