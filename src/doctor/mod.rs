@@ -3,7 +3,7 @@
 //! The checks use the service's own code: its configuration, resolver, proxies, TLS settings, connector, store and
 //! sender. They change nothing at the platform and in the store, except what the options ask for.
 //!
-//! [`finding`] and [`advice`] are pure: they turn results into lines and next steps.
+//! `finding` and `advice` are pure: they turn results into lines and next steps.
 
 mod advice;
 mod certificate;
