@@ -93,6 +93,11 @@ impl Mailbox {
         self.queue.borrow_mut().retain(|input| !matches!(input, Input::Drain));
     }
 
+    /// Removes all inputs but a stop, because the conversation is loaded anew. The store has the messages of the others.
+    pub fn begin_anew(&self) {
+        self.queue.borrow_mut().retain(|input| matches!(input, Input::Stop));
+    }
+
     /// Returns since when the conversation has no open message.
     pub fn idle_since(&self) -> Option<Timestamp> {
         self.idle_since.get()
@@ -176,6 +181,16 @@ mod tests {
             Poll::Pending => None,
         })
         .collect()
+    }
+
+    #[test]
+    fn mailbox_of_a_new_begin_keeps_a_stop_only() {
+        let mailbox = Mailbox::default();
+        for input in [Input::Woken, Input::Drain, Input::Stop, Input::NotSentAtAccept] {
+            mailbox.post(input);
+        }
+        mailbox.begin_anew();
+        assert!(mailbox.is_empty() && matches!(*drained(&mailbox), [Input::Stop]));
     }
 
     #[test]

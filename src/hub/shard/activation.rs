@@ -114,7 +114,7 @@ impl Shard {
                 Ok(ExitReason::Rested)
                     if (!mailbox.is_empty() || mailbox.open() > 0) && part.active_fence() == Some(fence) => {}
                 // A message may have been accepted since, and its hint came to the conversation that was erased.
-                Ok(ExitReason::Erased) if part.active_fence() == Some(fence) => {}
+                Ok(ExitReason::Erased) if part.active_fence() == Some(fence) => mailbox.begin_anew(),
                 Ok(ExitReason::Fenced) => {
                     self.setup.leases.suspect(part.partition, fence);
                     break;

@@ -73,6 +73,9 @@ impl ConversationHost for Shard {
     fn erased(&self, conversation: &ConversationId, messages: &[MessageId]) {
         for &id in messages {
             self.writing(conversation, id);
+            if let Some(part) = self.partition(Partition::of(conversation)) {
+                part.erased.borrow_mut().insert(id);
+            }
             self.waiters.borrow_mut().complete_erased(id);
         }
     }

@@ -280,6 +280,9 @@ impl Shard {
         self.waiters.borrow_mut().set_stored(message.id);
         let conversation = &message.new.conversation;
         let Some(part) = self.active_partition(conversation) else { return };
+        if part.erased.borrow().contains(message.id) {
+            return;
+        }
         match part.mailbox(conversation) {
             Some(mailbox) => mailbox.post(Input::Accepted(message)),
             None => self.start(part, conversation.clone()),

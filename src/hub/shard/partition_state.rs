@@ -28,8 +28,11 @@ pub(super) struct PartitionState {
     pub(super) handing_off: Cell<bool>,
     /// Whether the next sweep looks for open messages, because a hint may be missing.
     pub(super) look_wanted: Cell<bool>,
-    /// The messages that this owner had the store mark as sent at their accept, and did not write to a socket yet.
-    pub(super) unsent: RefCell<UnsentMessages>,
+    /// The messages that this owner had the store mark as sent at their accept, and did not write to a socket yet. Only
+    /// the owner knows, also if it forgets the conversation.
+    pub(super) unsent: RefCell<RecentMessages>,
+    /// The messages that were erased with their conversation. A late hint at one of them must not have it sent.
+    pub(super) erased: RefCell<RecentMessages>,
     /// The open conversations whose bot this replica does not know, at the last look.
     pub(super) unknown_bots: Cell<i64>,
     active: RefCell<HashMap<ConversationId, ActiveConversation>>,
@@ -37,13 +40,12 @@ pub(super) struct PartitionState {
     empty: Notify,
 }
 
-/// Messages that count as sent in the store and were not sent. Only their owner knows, also if it forgets the
-/// conversation.
+/// The newest messages with a property that only their owner knows.
 #[derive(Debug, Default)]
-pub(super) struct UnsentMessages(Vec<MessageId>);
+pub(super) struct RecentMessages(Vec<MessageId>);
 
-impl UnsentMessages {
-    /// The most messages. An accept whose answer was lost stays here if the store did not take it.
+impl RecentMessages {
+    /// The most messages. An unsent one whose accept was lost stays if the store did not take it.
     const CAPACITY: usize = 1024;
 
     pub(super) fn insert(&mut self, id: MessageId) {
@@ -79,6 +81,7 @@ impl PartitionState {
             handing_off: Cell::new(false),
             look_wanted: Cell::new(false),
             unsent: RefCell::default(),
+            erased: RefCell::default(),
             unknown_bots: Cell::new(0),
             active: RefCell::default(),
             empty: Notify::new(),

@@ -394,6 +394,25 @@ async fn chunks_go_to_replicas_with_subscribers_only() {
 }
 
 #[tokio::test]
+async fn late_hint_at_an_erased_message_has_no_effect() {
+    local(async {
+        let shard = owner(NOWHERE, Duration::from_mins(1)).await;
+        let (message, completion) = post(&shard, 1).await;
+        let fence = shard.setup.leases.ownership(Partition::of(&alice())).fence().unwrap();
+        let erased = shard.setup.store.erase(fence, &alice()).await.unwrap();
+        shard.erased(&alice(), &erased);
+        assert!(matches!(timeout(GUARD, completion).await, Ok(Ok(Completion::Erased))));
+        shard.on_accepted(Arc::clone(&message));
+        assert!(shard.active_partition(&alice()).unwrap().mailbox(&alice()).is_none(), "it is not taken up");
+        let (later, _completion) = post(&shard, 2).await;
+        shard.on_accepted(later);
+        assert!(shard.active_partition(&alice()).unwrap().mailbox(&alice()).is_some());
+        shard.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn webhook_worker_gets_owned_due_and_lost_in_this_order() {
     local(async {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
@@ -555,7 +574,7 @@ async fn conversations_are_told_of_a_lease_that_was_suspect_for_a_moment() {
 #[test]
 fn oldest_unsent_messages_are_forgotten_beyond_a_bound() {
     let id = |number| MessageId::new(Timestamp::from_millis(1), number);
-    let mut unsent = partition_state::UnsentMessages::default();
+    let mut unsent = partition_state::RecentMessages::default();
     for number in 0..2000 {
         unsent.insert(id(number));
     }
