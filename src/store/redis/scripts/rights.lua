@@ -6,7 +6,8 @@
 -- ARGV  1 a channel
 local key, channel = KEYS[1], ARGV[1]
 local commands = {
-  {'TIME'}, {'GET', key}, {'SET', key, ''}, {'APPEND', key, ''}, {'EXISTS', key}, {'TYPE', key},
+  {'TIME'}, {'SCAN', 0}, {'GET', key}, {'GETRANGE', key, 0, 0}, {'SET', key, ''}, {'APPEND', key, ''},
+  {'EXISTS', key}, {'TYPE', key},
   {'PERSIST', key}, {'PUBLISH', channel, ''},
   {'HGET', key, 'f'}, {'HSET', key, 'f', ''}, {'HSETNX', key, 'f', ''}, {'HMGET', key, 'f'}, {'HGETALL', key},
   {'HDEL', key, 'f'}, {'HEXISTS', key, 'f'}, {'HINCRBY', key, 'f', 1}, {'HSTRLEN', key, 'f'},
