@@ -6,6 +6,7 @@
 
 mod context_cache;
 mod events;
+mod sending;
 mod signals;
 
 use std::cell::Cell;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
 use self::context_cache::ContextCache;
@@ -28,10 +29,10 @@ use super::machine::Machine;
 use super::mailbox::Mailbox;
 use super::{calls, stats};
 use crate::config::BotConfig;
-use crate::domain::{AcceptedMessage, ConversationId, LinkState, MessageId, Partition, Timestamp};
+use crate::domain::{ConversationId, LinkState, MessageId, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{
-    ConnectContext, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame, outgoing,
+    ConnectContext, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame,
 };
 use crate::store::{ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult};
 
@@ -314,80 +315,6 @@ impl<H: ConversationHost> Driver<H> {
         self.history = Some(Box::pin(async move {
             calls::history(&*host, &bot, &user, after.as_deref(), &context, &grant, &urgent).await
         }));
-    }
-
-    async fn ping(&mut self) -> Option<DriverEvent> {
-        self.ping += 1;
-        self.metrics.frame_sent("ping");
-        let text = outgoing::ping(&self.bot, self.ping);
-        let failed = self.say(text).await;
-        match &mut self.socket {
-            Some(socket) if failed.is_none() => {
-                let sent = socket.ping().await;
-                if sent.is_err() { self.read_until_close().await } else { None }
-            }
-            _ => failed,
-        }
-    }
-
-    /// Sends a message, unless the frames that came before it change that: they do not answer it.
-    async fn send(&mut self, message: &AcceptedMessage) -> Option<DriverEvent> {
-        for _ in 0..MAX_EARLIER_FRAMES {
-            let Some(received) = self.socket.as_mut().and_then(|socket| socket.next().now_or_never()) else {
-                break;
-            };
-            let input = self.received(received);
-            self.step(input);
-        }
-        if self.socket.is_none() || !self.machine.is_sending(message.id) {
-            return None;
-        }
-        // Checked again, because earlier effects may have taken time.
-        if !self.may_act() {
-            return Some(DriverEvent::Input(Input::Withheld));
-        }
-        self.host.writing(&self.conversation, message.id);
-        self.machine.step(self.host.clock().now(), Input::Writing, &mut self.effects);
-        let (kind, text) = calls::frame(&self.bot, message, self.context.current());
-        self.context.on_sent(message);
-        self.metrics.frame_sent(kind);
-        self.say(text).await
-    }
-
-    /// Sends a frame. If the peer takes no data until the machine's next deadline, the rest goes out with later calls.
-    async fn say(&mut self, text: String) -> Option<DriverEvent> {
-        let deadline = self.machine.wake_at().map(|at| self.host.clock().instant(at));
-        let socket = self.socket.as_mut()?;
-        let sending = socket.send(text);
-        let sent = match deadline {
-            Some(deadline) => timeout_at(deadline, sending).await.unwrap_or(Ok(())),
-            None => sending.await,
-        };
-        match sent {
-            Ok(()) => None,
-            Err(error) => {
-                debug!(bot = %self.bot.name, %error, "could not send");
-                self.read_until_close().await
-            }
-        }
-    }
-
-    /// Reads the frames before the close after a failed send. The close code matters most.
-    async fn read_until_close(&mut self) -> Option<DriverEvent> {
-        const TIMEOUT: Duration = Duration::from_secs(1);
-        let until = Instant::now() + TIMEOUT;
-        while let Some(socket) = &mut self.socket {
-            let received = timeout(until.saturating_duration_since(Instant::now()), socket.next()).await;
-            match received.map(|received| self.received(received)) {
-                Ok(Input::Lost(loss)) => return Some(DriverEvent::Input(Input::Lost(loss))),
-                Ok(input) => self.step(input),
-                Err(_) => {
-                    self.socket = None;
-                    self.metrics.socket_closed(None);
-                }
-            }
-        }
-        Some(DriverEvent::Input(Input::Lost(SocketLoss::GONE)))
     }
 
     /// Turns a socket event into an input. A closed socket is dropped.

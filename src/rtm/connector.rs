@@ -1,14 +1,6 @@
 //! Opens sockets in three steps: grant, ticket, handshake (protocol.md 1). One awc client makes the calls, another
 //! opens sockets.
 //!
-//! This file changes five defaults of awc, which do not fit thousands of sockets:
-//!
-//! - awc caps all connections at 100, sockets included.
-//! - It offers HTTP/2, over which no socket opens.
-//! - It follows redirects.
-//! - It never sets `TCP_NODELAY`.
-//! - It tries the next address of a name only after the one before has failed.
-//!
 //! One connector serves one shard thread. The connector and its sockets are `!Send`.
 //!
 //! The connector does not know when to connect, or how often. It tries once, and renews an expired token once.
@@ -22,7 +14,7 @@ use std::time::Duration;
 use actix_http::error::ParseError;
 use awc::error::{PayloadError, SendRequestError, WsClientError};
 use awc::http::{StatusCode, header};
-use awc::{Client, ClientBuilder, ClientRequest, SendClientRequest};
+use awc::{ClientRequest, SendClientRequest};
 use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -33,13 +25,14 @@ use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
 use super::jwt::JwtSigner;
 use super::outgoing::BotInfo;
+use super::platform_clients::PlatformClients;
 use super::refusal::PlatformRefusal;
 use super::socket::{PlatformSocket, ScratchBuffers};
 use super::ticket::{ConnectMode, Ticket};
 use crate::config::{BotConfig, InvalidJwtKey};
 use crate::domain::{BotName, Timestamp, UserDetails, UserId, parse_http_date};
 use crate::metrics::ClockDifference;
-use crate::tcp::{self, DnsResolver, ProxiedConnect, ProxyError, ProxyRoute, TunnelTarget};
+use crate::tcp::{self, DnsResolver, ProxyError};
 use crate::tls::{self, TlsError};
 use crate::wall_clock;
 
@@ -55,13 +48,6 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const BODY_MAX: usize = 256 * 1024;
 /// Step of the times in `Date`.
 const DATE_RESOLUTION: Duration = Duration::from_secs(1);
-/// Longest idle time after which a connection for calls is reused. Many servers close idle connections at 5 s.
-const IDLE_CONNECTION_TTL: Duration = Duration::from_secs(4);
-
-/// Most calls that one thread makes at the same time. Further calls queue, within their timeout. Without this limit a
-/// thousand sockets that reconnect at once open a thousand connections for calls too.
-const CONCURRENT_CALLS_MAX: usize = 64;
-
 /// Reason why a connector cannot be built: a mistake of configuration or build, found at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorSetupError {
@@ -97,14 +83,6 @@ pub struct PlatformConnector {
     scratch: Rc<RefCell<ScratchBuffers>>,
     platform_clock: ClockDifference,
     empty_context: Rc<ConnectContext>,
-}
-
-/// Clients that trust the same certificate authorities.
-pub(super) struct PlatformClients {
-    pub(super) calls: Client,
-    /// Uploads take long. Connections of their own leave those of the calls to messages.
-    pub(super) uploads: Client,
-    sockets: Client,
 }
 
 /// `"token": {}`, which Web SDKs send with both calls.
@@ -280,54 +258,6 @@ fn subprotocols(assertion: &SecretString, nonce: &SecretString) -> Result<header
     }
     let value = format!("x-rtm-v|1, jwt|{assertion}, nonce|{nonce}");
     header::HeaderValue::try_from(value).map_err(|_| unusable())
-}
-
-impl PlatformClients {
-    /// Creates the clients for one bot, with its authorities and its proxy.
-    fn new(bot: &BotConfig, resolve: &DnsResolver) -> Result<Rc<Self>, TlsError> {
-        let route = bot.proxy.as_ref().map(|proxy| ProxyRoute::new(proxy, TCP_TIMEOUT)).transpose()?;
-        let proxy = route.map(|route| ProxiedConnect { route, target: TunnelTarget::Host });
-        Ok(Self::with(&tls::client(bot.ca.as_deref())?, resolve, proxy.as_ref()))
-    }
-
-    fn with(
-        tls: &Arc<rustls::ClientConfig>,
-        resolve: &DnsResolver,
-        proxy: Option<&ProxiedConnect>,
-    ) -> Rc<Self> {
-        Rc::new(Self {
-            calls: client(tls, resolve, proxy, CONCURRENT_CALLS_MAX, "application/json"),
-            uploads: client(tls, resolve, proxy, 0, "application/json"),
-            sockets: client(tls, resolve, proxy, 0, "*/*"),
-        })
-    }
-}
-
-/// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets and uploads have no limit
-/// here, because the hub limits the conversations, and HTTP the uploads. `accept` is the header that firewalls expect of each request.
-fn client(
-    tls: &Arc<rustls::ClientConfig>,
-    resolve: &DnsResolver,
-    proxy: Option<&ProxiedConnect>,
-    limit: usize,
-    accept: &'static str,
-) -> Client {
-    let connector = awc::Connector::new()
-        .connector(tcp::connector(Rc::clone(resolve), Ok, proxy.cloned()))
-        .rustls_0_23(Arc::clone(tls))
-        .limit(limit)
-        .timeout(TCP_TIMEOUT)
-        .handshake_timeout(TLS_TIMEOUT)
-        .conn_keep_alive(IDLE_CONNECTION_TTL);
-    ClientBuilder::new()
-        .connector(connector)
-        .disable_redirects()
-        .disable_timeout()
-        .add_default_header((header::USER_AGENT, concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"))))
-        .add_default_header((header::ACCEPT, accept))
-        // No body is decompressed here.
-        .add_default_header((header::ACCEPT_ENCODING, "identity"))
-        .finish()
 }
 
 /// Returns the URL of one of the platform's calls.

@@ -19,6 +19,7 @@ mod history_request;
 mod incoming;
 mod jwt;
 pub mod outgoing;
+mod platform_clients;
 mod redaction;
 mod refusal;
 pub mod signal_frames;

@@ -134,7 +134,11 @@ fn every_shape_has_its_plain_text() {
             let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
             assert_eq!(texts(&message), [text], "{shape}");
             // The platform's frame is kept unchanged.
-            assert_eq!(message["replies"][0]["event"]["message"], json!(elements), "{shape}");
+            let told = message["replies"][0]["event"]["message"].to_string();
+            // The sandbox serves the pictures of its templates itself.
+            let site = told.split('"').find_map(|text| text.strip_suffix("/sandbox/parcel.png"));
+            let sent = json!(elements).to_string();
+            assert_eq!(told, sent.replace(message_elements::SITE, site.unwrap_or_default()), "{shape}");
         }
         bridge.finish().await;
     });

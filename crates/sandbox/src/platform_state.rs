@@ -262,13 +262,13 @@ impl UserEntry {
 
 /// Context of a user's connection, for the bot (protocol.md 14).
 #[derive(Debug, Clone, Default)]
-pub(super) struct ConnectContext {
+pub(super) struct SimulatedContext {
     pub(super) custom_data: Option<Value>,
     pub(super) meta_tags: Option<Value>,
     pub(super) language: Option<String>,
 }
 
-impl ConnectContext {
+impl SimulatedContext {
     /// Takes the members over that `botInfo` has.
     pub(super) fn update(&mut self, bot_info: &Value) {
         for (kept, name) in [(&mut self.custom_data, "customData"), (&mut self.meta_tags, "metaTags")] {
@@ -302,7 +302,7 @@ pub(super) struct UserState {
     /// URL of this sandbox, without a path, as the user's client sees it.
     pub(super) site: Arc<str>,
     /// Context that the last grant and start carried.
-    pub(super) context: ConnectContext,
+    pub(super) context: SimulatedContext,
     /// `timestamp` of the newest response.
     pub(super) last_timestamp: i64,
     /// Times of the messages of the last minute, oldest first.

@@ -125,7 +125,7 @@ struct TemplateSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MediaSpec {
     /// Kind of the medium.
-    kind: MediaKind,
+    kind: ScriptedMedia,
     /// Address of the medium.
     url: String,
     /// Text beside it.
@@ -137,7 +137,7 @@ struct MediaSpec {
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-enum MediaKind {
+enum ScriptedMedia {
     /// A picture.
     Image,
     /// A sound.
@@ -245,10 +245,10 @@ impl StepAction {
             }
             Self::Media(MediaSpec { kind, url, text }) => {
                 let kind = match kind {
-                    MediaKind::Image => "image",
-                    MediaKind::Audio => "audio",
-                    MediaKind::Video => "video",
-                    MediaKind::Link => "link",
+                    ScriptedMedia::Image => "image",
+                    ScriptedMedia::Audio => "audio",
+                    ScriptedMedia::Video => "video",
+                    ScriptedMedia::Link => "link",
                 };
                 let element =
                     message_elements::media(kind, &json!({"url": url, "text": text, "title": text}));
