@@ -72,6 +72,7 @@ const FENCES: &[(&[&str], &[&str])] = &[
         &["awc"],
         &[
             "rtm/connector",
+            "rtm/platform_clients",
             "rtm/socket",
             "rtm/grant",
             "rtm/history_request",
@@ -88,7 +89,7 @@ const FENCES: &[(&[&str], &[&str])] = &[
     // Frames and their codec, which awc's connections speak too.
     (
         &["actix_http"],
-        &["http", "app", "cli", "rtm/connector", "rtm/platform_clients", "rtm/socket", "webhook/sender"],
+        &["http", "app", "cli", "rtm/connector", "rtm/socket", "webhook/sender"],
     ),
     // The simulated platform is for the command line, and for the tests of any layer.
     (&["rtm_sandbox"], &["cli"]),
