@@ -87,10 +87,7 @@ const FENCES: &[(&[&str], &[&str])] = &[
     // The trait of a connection that awc takes.
     (&["actix_rt"], &["tcp/outgoing_stream"]),
     // Frames and their codec, which awc's connections speak too.
-    (
-        &["actix_http"],
-        &["http", "app", "cli", "rtm/connector", "rtm/socket", "webhook/sender"],
-    ),
+    (&["actix_http"], &["http", "app", "cli", "rtm/connector", "rtm/socket", "webhook/sender"]),
     // The simulated platform is for the command line, and for the tests of any layer.
     (&["rtm_sandbox"], &["cli"]),
 ];

@@ -197,7 +197,19 @@ pub(super) struct Volume {
     pub(super) name: String,
     config_map: Option<Source>,
     projected: Option<Projected>,
+    empty_dir: Option<EmptyDir>,
 }
+
+impl Volume {
+    /// Returns whether the volume is a folder without files.
+    pub(super) const fn is_empty_dir(&self) -> bool {
+        self.empty_dir.is_some()
+    }
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmptyDir {}
 
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

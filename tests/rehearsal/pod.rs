@@ -210,15 +210,19 @@ fn start(release: &Release, spec: &PodSpec, identity: &Identity) -> (TempDir, Pr
     let container = &spec.containers[0];
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| format!("{}{path}", root.path().display());
+    let volume_of = |name: &str| spec.volumes.iter().find(|volume| volume.name == name).unwrap();
+    // A folder without files stays that of the machine.
+    let mounts: Vec<_> =
+        container.volume_mounts.iter().filter(|mount| !volume_of(&mount.name).is_empty_dir()).collect();
     let moved = |text: &str| {
         let mut text = text.to_owned();
-        for mount in &container.volume_mounts {
+        for mount in &mounts {
             text = text.replace(&mount.path, &at(&mount.path));
         }
         text
     };
-    for mount in &container.volume_mounts {
-        let volume = spec.volumes.iter().find(|volume| volume.name == mount.name).unwrap();
+    for mount in &mounts {
+        let volume = volume_of(&mount.name);
         std::fs::create_dir_all(at(&mount.path)).unwrap();
         for (name, text) in release.files(volume) {
             std::fs::write(Path::new(&at(&mount.path)).join(name), moved(&text)).unwrap();
