@@ -1,9 +1,11 @@
 //! Conversations with a human agent (api.md 1), and the journaled events of the platform (api.md 3).
 
+use std::sync::Arc;
+
 use rtm_bridge::domain::fixtures::raw_json;
-use rtm_bridge::domain::{ConversationRecord, Correlation, EntryBody};
+use rtm_bridge::domain::{AcceptedMessage, ConversationRecord, Correlation, EntryBody};
 use rtm_bridge::link::Input;
-use rtm_bridge::rtm::{BotResponse, IncomingFrame};
+use rtm_bridge::rtm::{BotResponse, HistoryRecord, IncomingFrame};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, incoming, ms, outgoing};
@@ -109,6 +111,31 @@ fn reply_of_the_bot_after_a_loss_ends_the_agent() {
     assert!(!bench.record().agent);
 }
 
+/// The read of history after a loss may answer later than the bot, whose frame then comes again.
+#[test]
+fn reply_of_the_bot_in_history_after_a_loss_ends_the_agent() {
+    let mut bench = with_agent_after_a_loss();
+    let message = bench.post();
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    bench.ack(&message);
+    bench.say("ms-1");
+    bench.pass(ms(5000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    let reply = bench.reply("ms-1");
+    assert_eq!((reply.in_reply_to, reply.correlation), (Some(message.id), Correlation::History));
+    assert!(!bench.record().agent);
+}
+
+#[test]
+fn line_of_the_agent_in_history_after_a_loss_answers_no_message() {
+    let mut bench = with_agent_after_a_loss();
+    let message = bench.post();
+    bench.history(vec![incoming(&message), HistoryRecord { agent: true, ..outgoing("ms-1") }]);
+    bench.pass(ms(5000));
+    assert_eq!(bench.end(), (0, "agent"));
+    assert_eq!(bench.reply("ms-1").in_reply_to, None);
+}
+
 #[test]
 fn silent_agent_after_a_loss_ends_the_turn_3_s_later() {
     let mut bench = with_agent_after_a_loss();
@@ -188,18 +215,35 @@ fn agent_and_session_end_with_the_time_of_the_session() {
     assert_eq!((record.agent, record.session_id), (false, None));
 }
 
-#[test]
-fn new_owner_knows_that_an_agent_has_the_conversation() {
+/// A conversation with an agent whose owner died during a turn. Returns the turn's message.
+fn with_agent_under_a_new_owner() -> (Bench, Arc<AcceptedMessage>) {
     let at = Bench::new().now;
     let record =
         ConversationRecord { write: 3, connected_at: Some(at), agent: true, ..ConversationRecord::default() };
     let message = accepted(0, at, plain());
     let mut bench = Bench::opened(snapshot(record, [(&message, sent(at))]), |_| ());
     bench.give(Input::Connected);
-    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    (bench, message)
+}
+
+#[test]
+fn new_owner_knows_that_an_agent_has_the_conversation() {
+    let (mut bench, message) = with_agent_under_a_new_owner();
+    bench.history(vec![incoming(&message), HistoryRecord { agent: true, ..outgoing("ms-1") }]);
     assert_eq!(bench.end(), (0, "agent"), "history shows that it was received");
     let reply = bench.reply("ms-1");
     assert_eq!((reply.in_reply_to, reply.correlation), (None, Correlation::History), "no socket was open");
+}
+
+#[test]
+fn new_owner_learns_from_history_that_the_bot_answers_again() {
+    let (mut bench, message) = with_agent_under_a_new_owner();
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    bench.pass(ms(3000));
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    assert!(!bench.record().agent);
 }
 
 #[test]

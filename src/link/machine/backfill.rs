@@ -313,10 +313,16 @@ impl Machine {
                 user_message: summary.user_message,
                 ahead,
                 behind_first: first_live_at.is_some_and(|first| first < at),
+                agent: record.agent,
             };
             let is_behind_ours = [ours_at, own_at].into_iter().flatten().any(|ours| ours < at);
             match self.record_owner(&place) {
-                RecordOwner::Reply(owner) => self.take_record(now, record, said_at, Some(owner), effects),
+                RecordOwner::Reply(owner) => {
+                    if owner.message.is_some() && !owner.late && !record.agent && !record.is_blank {
+                        self.on_bot_sign(now);
+                    }
+                    self.take_record(now, record, said_at, Some(owner), effects);
+                }
                 RecordOwner::Unclear => summary.has_unclear = true,
                 RecordOwner::Unrelated if is_behind_ours || self.is_heard(&record) => {
                     self.take_record(now, record, said_at, None, effects);

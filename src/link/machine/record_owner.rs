@@ -29,6 +29,8 @@ pub(super) struct RecordPlace {
     pub(super) ahead: bool,
     /// Whether the page shows the first live reply of the gap before it.
     pub(super) behind_first: bool,
+    /// Whether the platform says that a human agent wrote it.
+    pub(super) agent: bool,
 }
 
 impl Machine {
@@ -83,8 +85,8 @@ impl Machine {
         let Some(turn) = self.asking() else {
             return self.owner_before(place);
         };
-        // The words of a human agent answer no message in particular.
-        let alone = self.has_agent();
+        // The words of a human agent answer no message in particular. In doubt, unmarked ones are the bot's.
+        let alone = self.is_with_agent() || place.agent && self.has_agent();
         let message = (!alone).then_some(turn.message.id);
         let owner = ReplyOwner { message, correlation: Correlation::History, late: false };
         if place.user_message == Some(UserRecord(Some(turn.message.client_message_id))) {
