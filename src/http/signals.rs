@@ -11,8 +11,8 @@ use super::request_pipeline::{record, serve};
 use super::{ApiContext, SIGNALS, request_body};
 use crate::domain::{SignalKind, UserSignal};
 
-/// Most bytes of a platform's id of a message.
-const MAX_ID_BYTES: usize = 256;
+/// Most characters of a platform's id of a message.
+const MAX_ID_CHARACTERS: usize = 256;
 
 /// Serves `POST /conversations/{user}/signals`.
 pub(super) async fn post(context: Data<ApiContext>, request: HttpRequest, payload: Payload) -> HttpResponse {
@@ -48,8 +48,8 @@ fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<UserSignal> {
             check.choice("/type", kind, choices)
         });
         let message_id = message_id.and_then(|id| check.string("/messageId", id));
-        if message_id.as_ref().is_some_and(|id| !(1..=MAX_ID_BYTES).contains(&id.len())) {
-            check.add("/messageId", "must have 1 to 256 bytes");
+        if message_id.as_ref().is_some_and(|id| !(1..=MAX_ID_CHARACTERS).contains(&id.chars().count())) {
+            check.add("/messageId", "must have 1 to 256 characters");
         }
         if kind == Some(SignalKind::Delivered) && message_id.is_none() {
             check.add("/messageId", "is required for `delivered`");
@@ -76,13 +76,16 @@ mod tests {
         assert_eq!(read(r#"{"type":"stopTyping","messageId":null}"#), signal(SignalKind::StopTyping, None));
         let delivered = r#"{"type":"delivered","messageId":"ms-1"}"#;
         assert_eq!(read(delivered), signal(SignalKind::Delivered, Some("ms-1")));
+        let longest = "é".repeat(256);
+        let read_to = read(&format!(r#"{{"type":"read","messageId":"{longest}"}}"#));
+        assert_eq!(read_to, signal(SignalKind::Read, Some(&longest)));
         assert_eq!(read(r#"{"type":"read"}"#), signal(SignalKind::Read, None));
         assert_eq!(read(r#"{"type":"closeAgentChat"}"#), signal(SignalKind::CloseAgentChat, None));
     }
 
     #[test]
     fn other_bodies_are_refused_with_their_place() {
-        let long = format!(r#"{{"type":"read","messageId":"{}"}}"#, "x".repeat(257));
+        let long = format!(r#"{{"type":"read","messageId":"{}"}}"#, "é".repeat(257));
         for (body, expected) in [
             ("{}", "/type"),
             (r#"{"type":"shout"}"#, "/type"),
