@@ -1,6 +1,7 @@
 //! The progress of a message and the outcome of its turn.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Problem, Reply, Timestamp};
 
@@ -87,6 +88,43 @@ impl EndedBy {
     /// Returns whether the bot had finished at this end: by a positive sign, or by the quiet time.
     pub const fn is_complete(self) -> bool {
         !matches!(self, Self::Deadline | Self::Limit)
+    }
+}
+
+/// A quiet time: the silence after a reply that ends its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuietWait {
+    /// Its length.
+    pub wait: Duration,
+    /// Its source.
+    pub by: QuietSource,
+}
+
+/// The source of a quiet time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuietSource {
+    /// The rhythm of the bot.
+    Learned,
+    /// A default of the bridge: the rhythm of the bot is unknown, or the bot has announced more.
+    Default,
+    /// The rules of the message.
+    Caller,
+    /// The fixed time of the configuration.
+    Configured,
+}
+
+impl QuietSource {
+    /// Every source.
+    pub const ALL: [Self; 4] = [Self::Learned, Self::Default, Self::Caller, Self::Configured];
+
+    /// Returns its name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Learned => "learned",
+            Self::Default => "default",
+            Self::Caller => "caller",
+            Self::Configured => "configured",
+        }
     }
 }
 
