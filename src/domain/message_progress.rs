@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
 use super::{Problem, Reply, Timestamp};
 
 /// The status of a message. It only moves forward: `queued`, `sent`, `acked`, `answering`, then `answered`. A message can
@@ -48,8 +50,8 @@ pub enum EndedBy {
     SessionEnd,
     /// A human agent took over.
     Agent,
-    /// No reply for the quiet time.
-    Quiet,
+    /// No reply for this quiet time. Ends of earlier versions do not know it.
+    Quiet(Option<QuietWait>),
     /// The bot had nothing to say of itself to a message that only connects.
     Silence,
     /// The deadline, in a turn that had replies.
@@ -59,13 +61,13 @@ pub enum EndedBy {
 }
 
 impl EndedBy {
-    /// Every rule, for metrics.
+    /// Every rule, for metrics and tests. The quiet time has no length.
     pub const ALL: [Self; 8] = [
         Self::ReplyCount,
         Self::InputWait,
         Self::SessionEnd,
         Self::Agent,
-        Self::Quiet,
+        Self::Quiet(None),
         Self::Silence,
         Self::Deadline,
         Self::Limit,
@@ -78,11 +80,16 @@ impl EndedBy {
             Self::InputWait => "inputWait",
             Self::SessionEnd => "sessionEnd",
             Self::Agent => "agent",
-            Self::Quiet => "quiet",
+            Self::Quiet(_) => "quiet",
             Self::Silence => "silence",
             Self::Deadline => "deadline",
             Self::Limit => "limit",
         }
+    }
+
+    /// Returns the quiet time that ended the turn.
+    pub const fn quiet(self) -> Option<QuietWait> {
+        if let Self::Quiet(wait) = self { wait } else { None }
     }
 
     /// Returns whether the bot had finished at this end: by a positive sign, or by the quiet time.
@@ -98,6 +105,22 @@ pub struct QuietWait {
     pub wait: Duration,
     /// Its source.
     pub by: QuietSource,
+}
+
+impl QuietWait {
+    /// Returns its length in whole milliseconds.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.wait.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Serialize for QuietWait {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("QuietWait", 2)?;
+        fields.serialize_field("ms", &self.millis())?;
+        fields.serialize_field("by", &self.by)?;
+        fields.end()
+    }
 }
 
 /// The source of a quiet time.

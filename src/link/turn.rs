@@ -310,7 +310,7 @@ impl Turn {
             self.signal = None;
         }
         if self.quiet_end(streaming.is_some()).is_some_and(|at| now >= at) {
-            return Some(TurnOutcome::Answered(EndedBy::Quiet));
+            return Some(TurnOutcome::Answered(EndedBy::Quiet(self.quiet_wait(streaming.is_some()))));
         }
         (now >= self.ends_by()).then(|| self.deadline_outcome())
     }

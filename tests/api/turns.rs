@@ -156,11 +156,15 @@ fn turn_ends_after_the_quiet_time() {
         let bridge = spawn_bridge(|_| {}).await;
         let message = turn(&bridge, json!({}), vec![Step::Ack, say("one"), say("two")]).await;
         assert_eq!(ended(&message), ("quiet", true));
+        assert_eq!(message["quiet"], json!({"ms": 400, "by": "configured"}));
         assert_eq!(texts(&message), ["one", "two"]);
         // With too few replies the requested quiet time ends the turn.
         let rules = json!({"expectReplies": 3, "quietMs": 300});
         let message = turn(&bridge, rules, vec![Step::Ack, say("one")]).await;
         assert_eq!(ended(&message), ("quiet", true));
+        assert_eq!(message["quiet"], json!({"ms": 300, "by": "caller"}));
+        let message = turn(&bridge, json!({}), vec![Step::Ack, say("Yes?"), Step::WaitingForInput]).await;
+        assert_eq!((ended(&message), &message["quiet"]), (("inputWait", true), &Value::Null));
         bridge.finish().await;
     });
 }
