@@ -26,6 +26,7 @@ pub mod hub;
 pub mod link;
 pub mod metrics;
 mod reply_content;
+pub mod rhythm;
 pub mod rtm;
 pub mod runtime;
 pub mod store;

@@ -27,6 +27,8 @@ mod receivers;
 #[cfg(test)]
 mod rehearsal;
 #[cfg(test)]
+mod rhythm_evaluation;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod store;

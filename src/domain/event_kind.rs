@@ -19,11 +19,13 @@ pub enum EventKind {
     Platform,
     /// A place where events may be missing.
     Gap,
+    /// A message waits for a reply far longer than its bot ever took.
+    Stuck,
 }
 
 impl EventKind {
     /// Every type.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Reply,
         Self::Chunk,
         Self::Answered,
@@ -31,6 +33,7 @@ impl EventKind {
         Self::UserMessage,
         Self::Platform,
         Self::Gap,
+        Self::Stuck,
     ];
 
     /// Returns its name in the API.
@@ -43,6 +46,7 @@ impl EventKind {
             Self::UserMessage => "userMessage",
             Self::Platform => "platform",
             Self::Gap => "gap",
+            Self::Stuck => "stuck",
         }
     }
 }
@@ -58,6 +62,7 @@ impl EventKind {
             EntryBody::UserMessage(_) => Self::UserMessage,
             EntryBody::Platform(_) => Self::Platform,
             EntryBody::Gap(_) => Self::Gap,
+            EntryBody::Stuck { .. } => Self::Stuck,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Entries of a conversation's journal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -43,6 +44,13 @@ pub enum EntryBody {
     Platform(Box<RawValue>),
     /// A place where entries are missing and stay missing, if there were any.
     Gap(GapReason),
+    /// A message waits for a reply far longer than its bot ever took.
+    Stuck {
+        /// The message.
+        message: MessageId,
+        /// The time since it was sent.
+        waited: Duration,
+    },
 }
 
 /// The reason why entries may be missing.
@@ -89,7 +97,10 @@ impl JournalEntry {
         FIXED
             + match &self.body {
                 EntryBody::Reply(reply) => reply.weight(),
-                EntryBody::Ended { .. } | EntryBody::Closed { .. } | EntryBody::Gap(_) => 0,
+                EntryBody::Ended { .. }
+                | EntryBody::Closed { .. }
+                | EntryBody::Gap(_)
+                | EntryBody::Stuck { .. } => 0,
                 EntryBody::UserMessage(raw) | EntryBody::Platform(raw) => raw.get().len(),
             }
     }

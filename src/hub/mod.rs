@@ -22,6 +22,7 @@ mod lease_table;
 mod membership;
 mod open_message_shares;
 mod rebalance;
+mod rhythms;
 mod shard;
 mod signals;
 mod subscription;
@@ -38,6 +39,7 @@ use tracing::warn;
 
 use self::lease_table::LeaseTable;
 use self::open_message_shares::OpenMessageShares;
+use self::rhythms::BotRhythms;
 use self::shard::{AcceptCommand, Shard, ShardCommand, StatusQuery};
 use self::waiters::{Completion, CompletionReceiver};
 use crate::domain::{
@@ -138,6 +140,7 @@ pub struct Hub {
     waits: Arc<AtomicUsize>,
     max_busy: usize,
     shares: Arc<OpenMessageShares>,
+    rhythms: Arc<BotRhythms>,
 }
 
 /// The side of a shard that other threads use.
@@ -180,6 +183,7 @@ impl Hub {
             fleet: watch::channel(Arc::default()).1,
             waits: Arc::default(),
             max_busy: 0,
+            rhythms: Arc::default(),
             shares: Arc::new(OpenMessageShares::new(&config)),
         }
     }

@@ -205,6 +205,7 @@ async fn end_before_the_answer_to_the_accept_counts() {
         fleet: watch::channel(Arc::default()).1,
         waits: Arc::default(),
         max_busy: 1,
+        rhythms: Arc::default(),
         shares: Arc::new(OpenMessageShares::new(&Config::dev(Url::parse("http://127.0.0.1:1").unwrap()))),
     };
     let accept = accept(&hub, 1, "alice", "Hello");

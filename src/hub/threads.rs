@@ -15,6 +15,7 @@ use tracing::error;
 use super::lease_table::LeaseTable;
 use super::membership::MembershipSetup;
 use super::open_message_shares::OpenMessageShares;
+use super::rhythms::BotRhythms;
 use super::shard::{Shard, ShardCommand, ShardSetup};
 use super::{Hub, HubStartError, ShardHandle};
 use crate::config::Config;
@@ -38,6 +39,9 @@ pub struct HubThreads {
     shards: Vec<oneshot::Receiver<()>>,
     membership: JoinHandle<()>,
     membership_stop: mpsc::Sender<()>,
+    /// Ends the merges of rhythms.
+    rhythms_stop: Option<oneshot::Sender<()>>,
+    rhythms_end: oneshot::Receiver<()>,
 }
 
 impl Hub {
@@ -58,7 +62,8 @@ impl Hub {
         let leases = Arc::new(LeaseTable::new(incarnation, config.cluster.lease_ttl, count));
         let mut handles = Vec::with_capacity(count);
         let mut shards = Vec::with_capacity(count);
-        for setup in setups(config, &store, metrics, &leases, &outbox_events)? {
+        let rhythms = Arc::new(BotRhythms::new(&config.bots));
+        for setup in setups(config, &store, metrics, &leases, &outbox_events, &rhythms)? {
             let busy = Arc::clone(&setup.busy);
             let (commands, inbox) = mpsc::channel(QUEUE);
             let (ready, started) = oneshot::channel();
@@ -105,6 +110,14 @@ impl Hub {
             .await
             .map_err(|_| HubStartError::Silent(patience))?
             .map_err(|_| HubStartError::Died)?;
+        let (rhythms_stop, stop) = oneshot::channel();
+        let (ended, rhythms_end) = oneshot::channel();
+        let (shared, merged) = (Arc::clone(&rhythms), store.clone());
+        let merge = async move || {
+            shared.run(merged, stop).await;
+            ended.send(()).ok();
+        };
+        workers.run_on(0, merge).await;
         let hub = Self {
             store,
             leases,
@@ -114,8 +127,10 @@ impl Hub {
             waits: Arc::default(),
             max_busy: config.server.max_sockets,
             shares: Arc::new(OpenMessageShares::new(config)),
+            rhythms,
         };
-        Ok(HubThreads { hub, workers, shards, membership, membership_stop })
+        let rhythms_stop = Some(rhythms_stop);
+        Ok(HubThreads { hub, workers, shards, membership, membership_stop, rhythms_stop, rhythms_end })
     }
 }
 
@@ -125,6 +140,7 @@ pub(super) fn setups(
     metrics: &Arc<Metrics>,
     leases: &Arc<LeaseTable>,
     outbox_events: &OutboxEventSender,
+    rhythms: &Arc<BotRhythms>,
 ) -> Result<Vec<ShardSetup>, HubStartError> {
     let bot_metrics: HashMap<_, _> = config
         .bots
@@ -146,6 +162,7 @@ pub(super) fn setups(
                 capacity: config.server.max_sockets.div_ceil(leases.shards()),
                 busy: Arc::new(AtomicUsize::new(0)),
                 outbox_events: outbox_events.clone(),
+                rhythms: Arc::clone(rhythms),
             })
         })
         .collect()
@@ -215,6 +232,9 @@ impl HubThreads {
         let stopped = async {
             self.send_to_shards(|| ShardCommand::Stop).await;
             let ended = join_all(self.shards.iter_mut()).await;
+            // The lessons of the last turns are merged too.
+            self.rhythms_stop.take();
+            (&mut self.rhythms_end).await.ok();
             if ended.iter().any(Result::is_err) {
                 error!("a shard panicked; this is a bug");
             }

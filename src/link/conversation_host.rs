@@ -9,6 +9,7 @@ use super::mailbox::Mailbox;
 use crate::config::BotConfig;
 use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
+use crate::rhythm::SharedRhythm;
 use crate::rtm::PlatformConnector;
 use crate::store::{Fence, Incarnation, Store, StoreClock};
 
@@ -54,6 +55,8 @@ pub trait ConversationHost: 'static {
     fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>);
     /// Notes since when the conversation has no open message, if it has none.
     fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
+    /// Returns the rhythm of the bot, if it is learned.
+    fn rhythm(&self, bot: &BotConfig) -> Option<Arc<SharedRhythm>>;
     /// Returns the metrics of the bot's links.
     fn bot_metrics(&self, bot: &BotConfig) -> Option<Arc<BotMetrics>>;
     /// Returns the metrics of writes.

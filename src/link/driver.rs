@@ -31,6 +31,7 @@ use super::{calls, stats};
 use crate::config::BotConfig;
 use crate::domain::{ConversationId, LinkState, MessageId, Partition, Timestamp};
 use crate::metrics::BotMetrics;
+use crate::rhythm::{SharedRhythm, TurnObservation};
 use crate::rtm::{
     ConnectContext, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame,
 };
@@ -86,6 +87,7 @@ struct Driver<H> {
     fence: Fence,
     mailbox: Rc<Mailbox>,
     metrics: Arc<BotMetrics>,
+    rhythm: Option<Arc<SharedRhythm>>,
     machine: Machine,
     effects: Vec<Effect>,
     socket: Option<PlatformSocket>,
@@ -127,7 +129,15 @@ impl<H: ConversationHost> Driver<H> {
             host.observed(&conversation, observers);
         }
         let unsent = take_unsent(&mut open, |id| host.is_unsent(&conversation, id));
-        let mut machine = Machine::new(Arc::clone(&bot), conversation.clone(), open, now, fastrand::u64(..));
+        let rhythm = host.rhythm(&bot);
+        let mut machine = Machine::new(
+            Arc::clone(&bot),
+            rhythm.clone(),
+            conversation.clone(),
+            open,
+            now,
+            fastrand::u64(..),
+        );
         let mut effects = Vec::new();
         for input in unsent {
             machine.step(now, input, &mut effects);
@@ -136,6 +146,7 @@ impl<H: ConversationHost> Driver<H> {
         let context = ContextCache::new(host.connector().empty_context());
         Ok(Box::new(Self {
             metrics,
+            rhythm,
             host,
             bot,
             conversation,
@@ -269,6 +280,7 @@ impl<H: ConversationHost> Driver<H> {
                 self.host.report_loss(id);
             }
             Effect::Reconciled => stats::log_reconciled(&self.bot.name),
+            Effect::Learn(turn) => self.learn(*turn),
             Effect::OutOfTurn(aside) => self.metrics.reply_outside_turn(aside.as_str()),
             Effect::FarOffTime => self.metrics.time_far_off(),
             Effect::Platform(frame) => self.host.platform(&self.conversation, &frame),
@@ -276,6 +288,15 @@ impl<H: ConversationHost> Driver<H> {
             Effect::Rest => {}
         }
         None
+    }
+
+    fn learn(&self, turn: TurnObservation) {
+        if turn.early_cut {
+            self.metrics.early_cut();
+        }
+        if let Some(rhythm) = &self.rhythm {
+            rhythm.learn(turn);
+        }
     }
 
     fn abandon(&mut self, why: AbandonReason) {

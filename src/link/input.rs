@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp, UserSignal};
+use crate::rhythm::TurnObservation;
 use crate::rtm::{ConnectMode, DeliveryMarks, HistoryPage, IncomingFrame};
 use crate::store::{ConversationSnapshot, ConversationWrite};
 
@@ -140,6 +141,8 @@ pub enum Effect {
     ReportLoss(MessageId),
     /// Count that the store lost confirmed writes. The known ones are written again.
     Reconciled,
+    /// Learn from a finished turn.
+    Learn(Box<TurnObservation>),
     /// Count a reply outside the open turn.
     OutOfTurn(OutOfTurnReply),
     /// Count a time of the platform that is far from the present.
@@ -153,6 +156,13 @@ pub enum Effect {
     Erase,
     /// Let the conversation leave memory: it has no open message, no write in flight and no socket.
     Rest,
+}
+
+impl Effect {
+    /// Returns the effect that learns from this turn.
+    pub(super) fn learn(turn: TurnObservation) -> Self {
+        Self::Learn(Box::new(turn))
+    }
 }
 
 /// A socket to open.

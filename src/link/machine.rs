@@ -54,11 +54,13 @@ use super::input::{Effect, Input};
 use super::open_streams::OpenStreams;
 use super::platform_clock::PlatformClock;
 use super::turn::{Turn, TurnPhase};
+use super::turn_rhythm::RhythmWatch;
 use super::write_buffer::WriteBuffer;
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, Backoff, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp,
 };
+use crate::rhythm::SharedRhythm;
 use crate::store::ConversationSnapshot;
 use erasure::ErasurePhase;
 use exit_phase::ExitPhase;
@@ -88,6 +90,7 @@ pub struct Machine {
     lease_valid: bool,
     /// The backfill of the gap that is open.
     backfill: Option<Box<Backfill>>,
+    rhythm: RhythmWatch,
     /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
     platform_clock: PlatformClock,
@@ -121,10 +124,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Creates the machine of a stored conversation. `seed` feeds its jitter: equal seeds and inputs give equal
-    /// effects.
+    /// Creates the machine of a stored conversation. `seed` feeds its jitter: equal inputs give equal effects.
     pub fn new(
         bot: Arc<BotConfig>,
+        rhythm: Option<Arc<SharedRhythm>>,
         conversation: ConversationId,
         open: ConversationSnapshot,
         now: Timestamp,
@@ -149,6 +152,7 @@ impl Machine {
             lane_read: LaneRead::Idle,
             lease_valid: true,
             backfill: None,
+            rhythm: RhythmWatch::new(rhythm),
             said_at,
             platform_clock,
             agent_evidence: AgentEvidence::Current,
@@ -361,6 +365,7 @@ impl Machine {
         }
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
+        self.tend_rhythm(now, effects);
         self.tend_backfill(now, effects);
         self.tend_deferred(now, effects);
         self.tend_streams(now, effects);

@@ -31,6 +31,7 @@ mod platform_clock;
 mod stats;
 mod store_retry;
 mod turn;
+mod turn_rhythm;
 mod upload;
 mod write_buffer;
 

@@ -21,7 +21,12 @@ pub(super) fn count_turn(metrics: &BotMetrics, message: &Message, head_at: Times
     }
     let progress = &message.progress;
     match &progress.outcome {
-        Some(TurnOutcome::Answered(by)) => metrics.turn_ended(by.as_str()),
+        Some(TurnOutcome::Answered(by)) => {
+            metrics.turn_ended(by.as_str());
+            if let Some(quiet) = by.quiet() {
+                metrics.quiet_ended_turn(quiet);
+            }
+        }
         Some(TurnOutcome::Failed(problem)) => {
             metrics.turn_ended(problem.kind.slug());
             let new = &message.accepted.new;

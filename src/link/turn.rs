@@ -4,13 +4,15 @@
 //! which [`Turn::verdict`] checks in their order.
 
 mod connect_turn;
+mod quiet_time;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::connect_turn::CONNECT_DEADLINE;
 use super::open_streams::JoinedReply;
-use crate::config::BotConfig;
+use super::turn_rhythm::TurnRhythm;
+use crate::config::{BotConfig, QuietRule};
 use crate::domain::{
     AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, QuietSource, QuietWait, Reply,
     SessionRequest, Timestamp, TurnOutcome,
@@ -71,6 +73,10 @@ pub(crate) struct Turn {
     resent: bool,
     expect: Option<usize>,
     quiet: Option<QuietWait>,
+    /// The rhythm of the bot, if it is learned.
+    rhythm: Option<Box<TurnRhythm>>,
+    /// Whether the rhythm sets the quiet time.
+    quiet_is_learned: bool,
     deadline: Duration,
     signal: Option<(EndedBy, Timestamp)>,
     /// The start of the quiet time: the last reply or chunk, or the close of a later gap.
@@ -102,6 +108,7 @@ impl Turn {
         let rules = message.new.rules;
         let expect = rules.expect_replies();
         let by_caller = rules.quiet().map(|wait| QuietWait { wait, by: QuietSource::Caller });
+        let by_bot = expect.is_none().then(|| bot.unlearned_quiet());
         Self {
             progress: MessageProgress::default(),
             phase: TurnPhase::Storing,
@@ -111,7 +118,9 @@ impl Turn {
             send_by,
             resent: false,
             expect,
-            quiet: by_caller.or(expect.is_none().then(|| bot.unlearned_quiet())),
+            quiet_is_learned: by_caller.is_none() && by_bot.is_some() && bot.quiet == QuietRule::Auto,
+            quiet: by_caller.or(by_bot),
+            rhythm: None,
             deadline: turn_time(&message, bot),
             signal: None,
             quiet_from: None,
@@ -149,9 +158,11 @@ impl Turn {
     }
 
     /// Notes that the link was lost after sending.
-    pub(crate) const fn on_lost(&mut self) {
+    pub(crate) fn on_lost(&mut self) {
         self.phase = TurnPhase::Broken;
         self.lost = true;
+        // Replies may be missed, or come later than they were said.
+        self.rhythm = None;
     }
 
     /// Returns whether the message was sent and the end is not decided.
@@ -367,19 +378,6 @@ impl Turn {
         let (by, at) = self.signal?;
         let heard = self.quiet_from.filter(|_| streaming && by == EndedBy::InputWait);
         Some(heard.map_or(at, |heard| at.max(heard + STRETCHED_QUIET)))
-    }
-
-    /// Returns the quiet time that ends the turn as it stands.
-    fn quiet_wait(&self, streaming: bool) -> Option<QuietWait> {
-        let quiet = self.quiet?;
-        let stretched = (self.more_follows || streaming) && quiet.wait < STRETCHED_QUIET;
-        Some(if stretched { QuietWait { wait: STRETCHED_QUIET, by: QuietSource::Default } } else { quiet })
-    }
-
-    /// Returns the end of the quiet time. It does not run after a loss, because replies may be missing.
-    fn quiet_end(&self, streaming: bool) -> Option<Timestamp> {
-        let from = self.quiet_from.filter(|_| self.phase != TurnPhase::Broken)?;
-        Some(from + self.quiet_wait(streaming)?.wait)
     }
 
     fn deadline_outcome(&self) -> TurnOutcome {

@@ -10,7 +10,7 @@ use super::{
     BotUploadMetrics, ConnectResult, ConnectStep, CounterFamily, Metrics, SocketState, TurnStage, child,
     children,
 };
-use crate::domain::{BotName, EndedBy, ProblemKind};
+use crate::domain::{BotName, EndedBy, ProblemKind, QuietSource, QuietWait};
 
 impl Metrics {
     /// Returns the children of one bot, to be taken once at start.
@@ -33,6 +33,10 @@ impl Metrics {
             stages: children(TurnStage::ALL, |stage| {
                 self.turn_stage_duration.get_metric_with_label_values(&[bot, stage.as_str()])
             })?,
+            quiet: children(&QuietSource::ALL, |source| {
+                self.turn_quiet.get_metric_with_label_values(&[bot, source.as_str()])
+            })?,
+            early_cuts: self.early_cuts.get_metric_with_label_values(&[bot])?,
             sockets: children(SocketState::ALL, |state| {
                 self.sockets.get_metric_with_label_values(&[bot, state.as_str()])
             })?,
@@ -63,6 +67,8 @@ impl Metrics {
 pub struct BotMetrics {
     turns: CounterFamily,
     stages: Vec<(TurnStage, Histogram)>,
+    quiet: Vec<(QuietSource, Histogram)>,
+    early_cuts: IntCounter,
     sockets: Vec<(SocketState, IntGauge)>,
     links_down: IntGauge,
     connects: Vec<(ConnectStep, Vec<(ConnectResult, IntCounter)>)>,
@@ -86,6 +92,18 @@ impl BotMetrics {
         if let Some(histogram) = child(&self.stages, stage) {
             histogram.observe(duration.as_secs_f64());
         }
+    }
+
+    /// Records the silence that ended a turn.
+    pub fn quiet_ended_turn(&self, quiet: QuietWait) {
+        if let Some(histogram) = child(&self.quiet, quiet.by) {
+            histogram.observe(quiet.wait.as_secs_f64());
+        }
+    }
+
+    /// Counts a turn that a learned quiet time ended although the bot then went on.
+    pub fn early_cut(&self) {
+        self.early_cuts.inc();
     }
 
     /// Moves a link from one state to another. A conversation without a link has no state.

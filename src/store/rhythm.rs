@@ -32,7 +32,7 @@ impl Store {
         dispatch!(self.rhythm(bot), Ok)
     }
 
-    /// Writes the rhythm of a bot if the stored one has the `expected` version; `None` means that none is stored. Returns
+    /// Writes the rhythm of a bot if the stored one has the `expected` version; `None` stands for no stored rhythm. Returns
     /// false if another replica wrote since, and changes nothing then.
     ///
     /// A state that is stored already counts as written, so a repeat is safe.

@@ -30,8 +30,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["rtm", "webhook", "store", "domain", "config", "metrics", "tcp", "tls", "wall_clock"]),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
+    ("http", &["hub", "rhythm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    (
+        "hub",
+        &["link", "rhythm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"],
+    ),
     (
         "webhook",
         &[
@@ -47,7 +50,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "wall_clock",
         ],
     ),
-    ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
+    (
+        "link",
+        &["rtm", "rhythm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"],
+    ),
     (
         "rtm",
         &["reply_content", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"],
@@ -55,6 +61,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
     // The one reader of the platform's messages.
     ("reply_content", &["domain"]),
+    // What is learned of bots.
+    ("rhythm", &["domain", "config"]),
     // Leaves for all above the domain.
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),

@@ -81,7 +81,7 @@ impl FleetWorld {
         let time = self.slots[slot].store_time(now);
         let name = self.users[user].name.clone();
         let Some(conversation) = self.conversation(slot, user, number) else { return Ok(()) };
-        conversation.machine = Some(Machine::new(bot, name, open, time, seed));
+        conversation.machine = Some(Machine::new(bot, None, name, open, time, seed));
         let mail = std::mem::take(&mut conversation.mail);
         self.step(slot, user, Input::Tick)?;
         for input in mail {
@@ -214,6 +214,7 @@ impl FleetWorld {
             }
             Effect::Reconciled
             | Effect::OutOfTurn(_)
+            | Effect::Learn(_)
             | Effect::FarOffTime
             | Effect::Chunk(_)
             | Effect::Platform(_)

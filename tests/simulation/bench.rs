@@ -10,6 +10,7 @@ use rtm_bridge::domain::{
     Reply, ReplyChunk, SignalKind, Timestamp, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{AbandonReason, Effect, HistoryFailure, Input, Machine, SocketLoss};
+use rtm_bridge::rhythm::{SharedRhythm, TurnObservation};
 use rtm_bridge::rtm::{BotResponse, ConnectMode, DeliveryMarks, HistoryPage, HistoryRecord, IncomingFrame};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
 use serde_json::value::RawValue;
@@ -19,6 +20,9 @@ use super::support::{accepted, advance, bot, event, plain, reply};
 /// A machine whose store answers at once, unless `store_hangs`.
 pub(super) struct Bench {
     pub(super) machine: Machine,
+    /// What was learned of the bot, and the turns that showed it.
+    pub(super) rhythm: Option<Arc<SharedRhythm>>,
+    pub(super) learned: Vec<TurnObservation>,
     pub(super) now: Timestamp,
     posted: u64,
     /// Whether writes stay unanswered.
@@ -70,9 +74,12 @@ impl Bench {
         change(&mut bot);
         let now = START;
         let posted = open.next_position;
-        let machine = Machine::new(Arc::new(bot), plain().conversation, open, now, 7);
+        let rhythm = SharedRhythm::of(&bot).map(Arc::new);
+        let machine = Machine::new(Arc::new(bot), rhythm.clone(), plain().conversation, open, now, 7);
         let mut bench = Self {
             machine,
+            rhythm,
+            learned: Vec::new(),
             now,
             posted,
             store_hangs: false,
@@ -172,6 +179,12 @@ impl Bench {
                 Effect::ReadLane => self.lane_reads += 1,
                 Effect::Reconciled => self.rebased += 1,
                 Effect::OutOfTurn(_) => {}
+                Effect::Learn(turn) => {
+                    if let Some(rhythm) = &self.rhythm {
+                        rhythm.learn((*turn).clone());
+                    }
+                    self.learned.push(*turn);
+                }
                 Effect::FarOffTime => self.far_off_times += 1,
                 Effect::Chunk(chunk) => self.chunks.push(chunk),
                 Effect::Platform(frame) => self.live_frames.push(frame),

@@ -16,6 +16,7 @@ mod failover;
 mod handoff;
 mod human_agent;
 mod keep_open;
+mod learned_quiet;
 mod lease;
 mod odd_times;
 mod outbox;

@@ -127,6 +127,7 @@ impl MachineTrial {
         Self {
             machine: Machine::new(
                 Arc::new(bot()),
+                None,
                 plain().conversation,
                 ConversationSnapshot::default(),
                 now,
@@ -216,6 +217,7 @@ impl MachineTrial {
             Effect::Reconciled => panic!("writes are lost in a store that loses nothing"),
             Effect::Ping
             | Effect::OutOfTurn(_)
+            | Effect::Learn(_)
             | Effect::FarOffTime
             | Effect::Chunk(_)
             | Effect::Platform(_)

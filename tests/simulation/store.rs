@@ -266,7 +266,7 @@ impl StoreModel {
                 }
             }
             EntryBody::Gap(gap) => self.gaps.push((entry.at, *gap)),
-            EntryBody::UserMessage(_) | EntryBody::Platform(_) => {}
+            EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Stuck { .. } => {}
         }
         Ok(true)
     }

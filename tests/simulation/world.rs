@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rtm_bridge::config::BotConfig;
+use rtm_bridge::config::{BotConfig, QuietRule};
 use rtm_bridge::domain::{
     AcceptedMessage, Correlation, GapReason, Message, MessageContent, MessageEvent, MessageId, NewMessage,
     ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLoss};
+use rtm_bridge::rhythm::SharedRhythm;
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
 use rtm_bridge::store::ConversationWrite;
 
@@ -104,6 +105,8 @@ pub(super) struct World {
     connects: Rng,
     faults: FaultPlan,
     bot: Arc<BotConfig>,
+    /// What was learned of the bot. All owners share it.
+    rhythm: Option<Arc<SharedRhythm>>,
     now: u64,
     queue: BTreeMap<(u64, u64), SimulationEvent>,
     scheduled: u64,
@@ -207,9 +210,11 @@ impl World {
         let webhook =
             bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()).map(|url| url.as_str().into());
         let mut clocks = Rng::with_seed(seed.rotate_left(32));
+        let rhythm = draw_rhythm(&mut bot, seed);
         let odd = OddRecords::draw(&mut clocks);
         let connects = Rng::with_seed(seed.rotate_left(16));
         let mut world = Self {
+            rhythm,
             receivers,
             clocks,
             connects,
@@ -855,8 +860,14 @@ impl World {
         self.truth.forget_unnoticed();
         let now = Timestamp::from_millis(self.now);
         let seed = self.rng.u64(..);
-        self.machine =
-            Some(Machine::new(Arc::clone(&self.bot), plain().conversation, self.truth.open(), now, seed));
+        self.machine = Some(Machine::new(
+            Arc::clone(&self.bot),
+            self.rhythm.clone(),
+            plain().conversation,
+            self.truth.open(),
+            now,
+            seed,
+        ));
         self.step(Input::Tick)
     }
 
@@ -899,4 +910,12 @@ fn kind<T>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     std::mem::discriminant(value).hash(&mut hasher);
     hasher.finish()
+}
+
+/// Gives a third of the bots a rhythm that is learned. It is drawn apart, so that the rest of a run does not depend on it.
+fn draw_rhythm(bot: &mut BotConfig, seed: u64) -> Option<Arc<SharedRhythm>> {
+    if Rng::with_seed(seed.rotate_left(48)).u8(0..3) == 0 {
+        bot.quiet = QuietRule::Auto;
+    }
+    SharedRhythm::of(bot).map(Arc::new)
 }

@@ -31,6 +31,7 @@ enum EventData<'a> {
     Raw(&'a RawValue),
     Platform { event: &'a RawValue },
     Gap { reason: &'static str },
+    Stuck(StuckView),
     Chunk(ChunkView<'a>),
 }
 
@@ -47,6 +48,14 @@ struct ExpiredMessageView<'a> {
     quiet: Option<QuietWait>,
     error: Option<&'a Problem>,
     ended_at: Timestamp,
+}
+
+/// A message that waits longer than its bot ever took.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StuckView {
+    id: MessageId,
+    waited_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +83,10 @@ impl<'a> EventView<'a> {
             (EntryBody::UserMessage(raw), _) => EventData::Raw(raw),
             (EntryBody::Platform(raw), _) => EventData::Platform { event: raw },
             (EntryBody::Gap(gap), _) => EventData::Gap { reason: gap.as_str() },
+            (EntryBody::Stuck { message, waited }, _) => EventData::Stuck(StuckView {
+                id: *message,
+                waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+            }),
         };
         Some(Self { seq: Some(entry.seq), kind, at: Some(entry.at), data })
     }

@@ -11,6 +11,7 @@ use crate::config::BotConfig;
 use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
 use crate::link::{ConversationHost, Mailbox, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
+use crate::rhythm::SharedRhythm;
 use crate::store::{Fence, Incarnation, OutboxEvent, QueueId, Store};
 
 impl ConversationHost for Shard {
@@ -123,6 +124,10 @@ impl ConversationHost for Shard {
             _ => {}
         }
         mailbox.set_idle_since(since);
+    }
+
+    fn rhythm(&self, bot: &BotConfig) -> Option<Arc<SharedRhythm>> {
+        self.setup.rhythms.get(&bot.name).map(Arc::clone)
     }
 
     fn bot_metrics(&self, bot: &BotConfig) -> Option<Arc<BotMetrics>> {

@@ -53,6 +53,7 @@ use self::partition_state::PartitionState;
 pub(crate) use self::status_query::StatusQuery;
 use super::connect_limiter::ConnectLimiter;
 use super::lease_table::LeaseTable;
+use super::rhythms::BotRhythms;
 use super::subscription::Publisher;
 use super::waiters::{CompletionSender, WaiterTable};
 use crate::config::BotConfig;
@@ -111,6 +112,7 @@ pub(crate) struct ShardSetup {
     pub(crate) busy: Arc<AtomicUsize>,
     /// Events for the webhook worker.
     pub(crate) outbox_events: store::OutboxEventSender,
+    pub(crate) rhythms: Arc<BotRhythms>,
 }
 
 thread_local! {

@@ -36,7 +36,8 @@ async fn owner_with_events(platform: &str, lease: Duration, events: store::Outbo
     let mut config = Config::dev(Url::parse(platform).unwrap());
     quick(&mut config, |_| ());
     let leases = Arc::new(LeaseTable::new(ME, lease, 1));
-    let setup = setups(&config, &memory(), &metrics(), &leases, &events).unwrap().pop().unwrap();
+    let setup =
+        setups(&config, &memory(), &metrics(), &leases, &events, &Arc::default()).unwrap().pop().unwrap();
     let shard = open_shard(setup).await.unwrap();
     for partition in Partition::all() {
         let claim = shard.setup.store.claim(partition, ME, lease, ClaimMode::Free).await.unwrap();

@@ -139,8 +139,11 @@ impl Machine {
         let mut probe = self.new_backfill(GapCause::Stuck);
         probe.on_connected(now);
         self.backfill = Some(probe);
-        if let Some(turn) = &mut self.turn {
-            turn.probed = true;
+        let Some(turn) = &mut self.turn else { return };
+        turn.probed = true;
+        if self.rhythm.knows_first_reply() {
+            let (message, sent_at) = (turn.message.id, turn.progress.sent_at.unwrap_or(now));
+            self.buffer.append(now, EntryBody::Stuck { message, waited: now.since(sent_at) });
         }
     }
 
@@ -186,8 +189,8 @@ impl Machine {
     }
 
     fn stuck_at(&self) -> Option<Timestamp> {
-        let wait =
-            self.bot.stuck_after.filter(|_| self.bot.history && matches!(self.link, LinkPhase::Open(_)))?;
+        let may_look = self.bot.history && matches!(self.link, LinkPhase::Open(_));
+        let wait = self.rhythm.stuck_after(self.bot.stuck_after.filter(|_| may_look)?);
         let turn = self.asking().filter(|turn| turn.phase != TurnPhase::Broken && !turn.probed)?;
         let silent = turn.progress.first_reply_at.is_none();
         Some(turn.progress.sent_at.filter(|_| silent)? + wait)

@@ -45,7 +45,9 @@ impl Machine {
         // Another message, or none, opened the connection of a session that runs.
         let is_running = self.buffer.record.session_done != Some(message.id);
         self.buffer.push(ConversationChange::Sent { message: message.id, at: now });
-        self.turn = Some(Box::new(Turn::begin_connect(message, &self.bot, self.head.since(), now)));
+        let mut turn = Turn::begin_connect(message, &self.bot, self.head.since(), now);
+        turn.learn(self.rhythm.of_turn());
+        self.turn = Some(Box::new(turn));
         self.on_activity(now);
         if let LinkPhase::Open(socket) = &mut self.link {
             socket.greets_turn = !is_running;

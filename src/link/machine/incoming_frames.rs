@@ -309,6 +309,7 @@ impl Machine {
             return;
         }
         let echoes = response.correlation_id;
+        let live = found.is_none();
         let owner = found.unwrap_or_else(|| self.owner(start, echoes));
         let owner = self.within_limit(owner, response.event.get().len() + response.text.len());
         let more_follows = response.more_follows;
@@ -341,9 +342,15 @@ impl Machine {
         }
         match (owner.message, owner.late) {
             (None, _) => effects.push(Effect::OutOfTurn(OutOfTurnReply::Unsolicited)),
-            (Some(_), true) => effects.push(Effect::OutOfTurn(OutOfTurnReply::Late)),
+            (Some(message), true) => {
+                if live {
+                    effects.extend(self.rhythm.on_late_reply(message, start.at).map(Effect::learn));
+                }
+                effects.push(Effect::OutOfTurn(OutOfTurnReply::Late));
+            }
             (Some(_), false) => {
                 if let Some(turn) = &mut self.turn {
+                    turn.on_rhythm(&reply, more_follows, live.then_some(start.at), now);
                     turn.on_reply(reply, more_follows, now);
                 }
             }

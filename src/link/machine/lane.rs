@@ -54,6 +54,7 @@ impl Machine {
         self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
         self.buffer.touch(now);
         let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
+        turn.learn(self.rhythm.of_turn());
         turn.progress.sent_at = Some(turn.message.accepted_at);
         turn.phase = TurnPhase::Ready;
         self.turn = Some(Box::new(turn));
@@ -149,6 +150,14 @@ impl Machine {
         self.on_activity(now);
     }
 
+    /// Learns from the turn before, once a reply to it cannot come any more or could not be told apart.
+    pub(super) fn tend_rhythm(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let is_followed = self.turn.as_ref().is_some_and(|turn| turn.phase != TurnPhase::Ending);
+        if is_followed || !matches!(self.link, LinkPhase::Open(_)) {
+            effects.extend(self.rhythm.settle(now).map(Effect::learn));
+        }
+    }
+
     pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let (streaming, agent) = (self.streams.in_turn(), self.agent_ends_turn(now));
         let Some(turn) = &mut self.turn else { return };
@@ -177,6 +186,9 @@ impl Machine {
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
         let message = turn.message.id;
+        if let (Some(rhythm), TurnOutcome::Answered(by)) = (turn.take_rhythm(), &outcome) {
+            self.rhythm.on_turn_ended(message, *rhythm, *by);
+        }
         if turn.ends_session() {
             self.end_session(now, message, outcome, effects);
             return;
@@ -238,6 +250,7 @@ impl Machine {
         {
             self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
             let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
+            turn.learn(self.rhythm.of_turn());
             turn.progress.sent_at = Some(now);
             self.buffer.push(ConversationChange::Sent { message: turn.message.id, at: now });
             self.turn = Some(Box::new(turn));

@@ -156,7 +156,8 @@ impl Machine {
             effects.push(Effect::Abandon(AbandonReason::StoreAhead));
         }
         let seed = self.random.u64(..);
-        let restarted = Self::new(Arc::clone(&self.bot), self.conversation.clone(), open, now, seed);
+        let restarted =
+            Self::new(Arc::clone(&self.bot), self.rhythm.bot(), self.conversation.clone(), open, now, seed);
         *self = Self {
             lease_valid: self.lease_valid,
             exit: self.exit,

@@ -283,7 +283,10 @@ impl<'a> ChangeGroup<'a> {
                 match entry.body {
                     EntryBody::Reply(_) => _ = self.answered.get_or_insert(entry.at),
                     EntryBody::Ended { .. } | EntryBody::Closed { .. } => self.ended = true,
-                    EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
+                    EntryBody::UserMessage(_)
+                    | EntryBody::Platform(_)
+                    | EntryBody::Gap(_)
+                    | EntryBody::Stuck { .. } => {}
                 }
                 let encoded = codec::encode_entry(entry)?;
                 self.changes.push(EncodedChange::Plain(encoded.kind(), entry.seq, encoded.text().to_vec()));
@@ -340,7 +343,13 @@ const fn is_of_the_conversation(change: &ConversationChange) -> bool {
         | ConversationChange::Answering { .. } => false,
         ConversationChange::HeadSince { .. } | ConversationChange::Deliver(_) => true,
         ConversationChange::Append(entry) => {
-            matches!(entry.body, EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_))
+            matches!(
+                entry.body,
+                EntryBody::UserMessage(_)
+                    | EntryBody::Platform(_)
+                    | EntryBody::Gap(_)
+                    | EntryBody::Stuck { .. }
+            )
         }
     }
 }
@@ -355,7 +364,10 @@ fn message_of(change: &ConversationChange) -> Option<MessageId> {
         ConversationChange::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => reply.in_reply_to,
             EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => Some(*message),
-            EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => None,
+            EntryBody::UserMessage(_)
+            | EntryBody::Platform(_)
+            | EntryBody::Gap(_)
+            | EntryBody::Stuck { .. } => None,
         },
     }
 }

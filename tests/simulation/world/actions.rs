@@ -52,6 +52,11 @@ impl World {
                 self.schedule(wait, SimulationEvent::ReadHistory(life, after));
             }
             Effect::Complete { message, .. } => self.on_completed(&message)?,
+            Effect::Learn(turn) => {
+                if let Some(rhythm) = &self.rhythm {
+                    rhythm.learn(*turn);
+                }
+            }
             Effect::Reconciled
             | Effect::OutOfTurn(_)
             | Effect::FarOffTime

@@ -69,6 +69,17 @@ fn entry_becomes_its_type_and_data() {
         (item(EntryBody::UserMessage(raw_json(frame)), None), "userMessage", json!({"type": "x"})),
         (item(EntryBody::Platform(raw_json(frame)), None), "platform", json!({"event": {"type": "x"}})),
         (item(EntryBody::Gap(GapReason::HistoryTooShort), None), "gap", json!({"reason": "historyTooShort"})),
+        (
+            item(
+                EntryBody::Stuck {
+                    message: MessageId::new(Timestamp::from_millis(1), 1),
+                    waited: std::time::Duration::from_millis(1500),
+                },
+                None,
+            ),
+            "stuck",
+            json!({"id": MessageId::new(Timestamp::from_millis(1), 1), "waitedMs": 1500}),
+        ),
     ] {
         let expected = json!({"seq": 7, "type": kind, "at": "1970-01-01T00:00:00.001Z", "data": data});
         assert_eq!(written(&item), Some(expected), "{item:?}");

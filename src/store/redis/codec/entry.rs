@@ -2,6 +2,8 @@
 //!
 //! The script that trims a journal reads the weight alone, not the body.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
 use super::{CorruptData, number, outcome, reply, time, word};
@@ -54,6 +56,7 @@ pub(in super::super) fn encode_entry(entry: &JournalEntry) -> Result<EncodedEntr
         EntryBody::UserMessage(_) => "u",
         EntryBody::Platform(_) => "p",
         EntryBody::Gap(_) => "g",
+        EntryBody::Stuck { .. } => "s",
     };
     let mut bytes = format!("{} {kind} ", entry.seq).into_bytes();
     let text_at = bytes.len();
@@ -66,6 +69,9 @@ pub(in super::super) fn encode_entry(entry: &JournalEntry) -> Result<EncodedEntr
             bytes.extend_from_slice(raw.get().as_bytes());
         }
         EntryBody::Gap(gap) => bytes.extend_from_slice(gap.as_str().as_bytes()),
+        EntryBody::Stuck { message, waited } => {
+            bytes.extend_from_slice(format!("{message} {}", waited.as_millis()).as_bytes());
+        }
     }
     Ok(EncodedEntry { bytes, seq: entry.seq, kind, text_at })
 }
@@ -99,6 +105,11 @@ pub(super) fn read_text(kind: &[u8], seq: u64, text: &[u8]) -> Result<JournalEnt
         b"g" => EntryBody::Gap(
             GapReason::ALL.into_iter().find(|gap| gap.as_str().as_bytes() == body).ok_or(WHAT)?,
         ),
+        b"s" => {
+            let (message, waited) = word(body).ok_or(WHAT)?;
+            let message = str::from_utf8(message).ok().and_then(|id| id.parse().ok()).ok_or(WHAT)?;
+            EntryBody::Stuck { message, waited: Duration::from_millis(number(waited)?) }
+        }
         _ => return Err(WHAT),
     };
     Ok(JournalEntry { seq, at, body })

@@ -325,7 +325,10 @@ impl CachedConversation {
                 message.watchers.retain(|watcher| *watcher != owner);
                 ended.push(EndedMessage { message, at });
             }
-            EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
+            EntryBody::UserMessage(_)
+            | EntryBody::Platform(_)
+            | EntryBody::Gap(_)
+            | EntryBody::Stuck { .. } => {}
         }
         self.last_place = entry.seq;
         let journal = self.journal.get_or_insert_default();
