@@ -99,7 +99,7 @@ fn late_reply_finds_its_own_message() {
 fn sandbox_shows_exact_late_replies() {
     run(async {
         let bridge = spawn_bridge(|config| {
-            crate::support::bot(config).quiet = QuietRule::Fixed(Duration::from_millis(50))
+            crate::support::bot(config).quiet = QuietRule::Fixed(Duration::from_millis(50));
         })
         .await;
         let first = bridge.post("alice", &json!({"text": "/exact 300 It left."})).await.message(200);

@@ -21,7 +21,7 @@ fn full_store_refuses_messages_and_ends_open_turns() {
         let options = RedisOptions { maxmemory: MAXMEMORY, ..RedisOptions::default() };
         let redis = RedisServer::start(options).await;
         let fleet = Fleet::start(redis.config(), 2, |config| {
-            bot(config).quiet = QuietRule::Fixed(Duration::from_secs(5))
+            bot(config).quiet = QuietRule::Fixed(Duration::from_secs(5));
         })
         .await;
         let ledger = Ledger::default();
