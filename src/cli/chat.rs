@@ -5,22 +5,17 @@ mod event_source;
 mod transcript;
 
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
 
 use clap::Args;
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
-use url::Url;
 
-use self::client::{ApiCallError, ChatClient};
+use self::client::ChatClient;
 use self::event_source::{EventSource, SourceItem};
 use self::transcript::Transcript;
-use super::{CommandError, print, warn_of_open_file};
+use super::api_client::{ApiCallError, ApiClient, ApiClientError, BridgeArgs};
+use super::{CommandError, print};
 use crate::domain::{BotName, UserId};
-use crate::tls::TlsError;
-use crate::{config, runtime};
-
-const KEY_VARIABLE: &str = "RTM_BRIDGE_KEY";
+use crate::runtime;
 
 /// Talk to a bot through a running bridge. Type a line to send it; replies are printed as they arrive.
 ///
@@ -39,9 +34,8 @@ pub(super) struct ChatCommand {
     /// The user who talks, as in `/conversations/{user}`.
     #[arg(long, value_name = "NAME", value_parser = |text: &str| UserId::new(text))]
     user: UserId,
-    /// The address of the bridge, with a path if a proxy adds one.
-    #[arg(long, value_parser = bridge_url, default_value = "http://127.0.0.1:8080")]
-    url: Url,
+    #[command(flatten)]
+    bridge: BridgeArgs,
     /// The bot to talk to. Needed if the bridge has several bots and no default.
     #[arg(long, value_name = "NAME", value_parser = |text: &str| BotName::new(text))]
     bot: Option<BotName>,
@@ -51,20 +45,13 @@ pub(super) struct ChatCommand {
     /// Messages to send instead of the lines of standard input.
     #[arg(value_name = "TEXT", value_parser = message_text)]
     texts: Vec<String>,
-    /// A file that holds the caller's key. Without it, the key is read from `RTM_BRIDGE_KEY`.
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
 }
 
 /// Why a chat failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChatError {
-    #[error("cannot read the key file {0}; give a readable file with --key-file")]
-    KeyFile(String, #[source] io::Error),
-    #[error("{0} holds no key; put one line into it, as `rtm-bridge key new` prints it")]
-    InvalidKey(String),
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Client(#[from] ApiClientError),
     #[error("{0}: {1}{next_step}", next_step = next_step(.1))]
     Call(Box<str>, ApiCallError),
     #[error("cannot read standard input")]
@@ -74,35 +61,14 @@ pub(super) enum ChatError {
 }
 
 fn next_step(error: &ApiCallError) -> &'static str {
-    match error {
-        ApiCallError::Transport(_) => {
-            "; start a bridge there (`rtm-bridge dev` starts one to try), or give another address with --url"
-        }
-        ApiCallError::NotBridge(_) => "; give the address of the API (server.listen) with --url",
-        ApiCallError::Refused { status: 401, .. } => {
-            "; give the caller's key with --key-file, or in RTM_BRIDGE_KEY"
-        }
-        ApiCallError::Refused { status: 403, .. } => {
-            "; use a key with the scopes `send` and `read` for this user and bot (--user, --bot)"
-        }
-        ApiCallError::Refused { status: 400 | 404, .. } => "; name one of the bridge's bots with --bot",
-        ApiCallError::Refused { .. } => "",
-    }
+    error.next_step(
+        "; use a key with the scopes `send` and `read` for this user and bot (--user, --bot)",
+        "; name one of the bridge's bots with --bot",
+    )
 }
 
 fn message_text(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("the message is empty") } else { Ok(text.to_owned()) }
-}
-
-fn bridge_url(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text).ok().filter(|url| {
-        let is_plain = url.query().is_none() && url.fragment().is_none();
-        matches!(url.scheme(), "http" | "https")
-            && is_plain
-            && !url.authority().is_empty()
-            && !url.authority().contains('@')
-    });
-    url.ok_or("give a URL such as http://127.0.0.1:8080, without user, query and fragment")
 }
 
 impl ChatCommand {
@@ -111,14 +77,14 @@ impl ChatCommand {
     }
 
     async fn chat(self) -> Result<(), CommandError> {
-        let key = caller_key(self.key_file)?;
-        let client =
-            ChatClient::new(&self.url, &self.user, self.bot.as_ref(), key).map_err(ChatError::Tls)?;
-        let call_failed = |error| ChatError::Call(self.url.as_str().into(), error);
+        let api = ApiClient::new(&self.bridge).map_err(ChatError::Client)?;
+        let client = ChatClient::new(api, &self.user, self.bot.as_ref());
+        let url = self.bridge.url;
+        let call_failed = |error| ChatError::Call(url.as_str().into(), error);
         let mut source = EventSource::connect(&client).await.map_err(call_failed)?;
         let mut transcript = Transcript::new(io::stdout().is_terminal());
         if self.texts.is_empty() && io::stdin().is_terminal() {
-            transcript.note(&format!("you are {} at {}; Ctrl-D ends", self.user.as_str(), self.url))?;
+            transcript.note(&format!("you are {} at {}; Ctrl-D ends", self.user.as_str(), url))?;
         }
         if self.connect {
             transcript.open = Some(client.connect().await.map_err(call_failed)?);
@@ -184,21 +150,4 @@ fn read_lines(texts: Vec<String>) -> io::Result<mpsc::Receiver<io::Result<String
         };
     })?;
     Ok(lines)
-}
-
-/// Returns the caller's key from the file, else from the environment.
-fn caller_key(file: Option<PathBuf>) -> Result<Option<SecretString>, ChatError> {
-    let (origin, bytes) = if let Some(path) = file {
-        let origin = path.display().to_string();
-        let bytes = std::fs::read(&path).map_err(|source| ChatError::KeyFile(origin.clone(), source))?;
-        warn_of_open_file(&path);
-        (origin, bytes)
-    } else {
-        let variable = config::environment().find(|(name, value)| name == KEY_VARIABLE && !value.is_empty());
-        let Some((_, value)) = variable else { return Ok(None) };
-        (KEY_VARIABLE.to_owned(), value.into_encoded_bytes())
-    };
-    let key = SecretString::from(String::from_utf8(bytes).unwrap_or_default().trim());
-    let is_key = !key.expose_secret().is_empty() && key.expose_secret().bytes().all(|b| b.is_ascii_graphic());
-    if is_key { Ok(Some(key)) } else { Err(ChatError::InvalidKey(origin)) }
 }

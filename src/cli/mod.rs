@@ -4,6 +4,7 @@
 //! invalid configuration. The result of a command goes to standard output, everything else to standard error. Each
 //! error says what to do next.
 
+mod api_client;
 mod chat;
 mod check_config;
 mod completions;

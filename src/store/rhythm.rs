@@ -32,8 +32,8 @@ impl Store {
         dispatch!(self.rhythm(bot), Ok)
     }
 
-    /// Writes the rhythm of a bot if the stored one has the `expected` version; `None` stands for no stored rhythm. Returns
-    /// false if another replica wrote since, and changes nothing then.
+    /// Writes the rhythm of a bot if the stored one has the `expected` version, which is `None` for a bot without one.
+    /// Returns false if another replica wrote since. The call changes nothing then.
     ///
     /// A state that is stored already counts as written, so a repeat is safe.
     ///

@@ -116,12 +116,15 @@ fn rhythm_after_a_lost_answer_is_written_once() {
     run(async {
         let (_server, proxy, store) = behind_a_proxy().await;
         let bot = BotName::sandbox();
+        store.put_rhythm(&bot, None, b"first").await.unwrap();
+        let first = store.rhythm(&bot).await.unwrap().map(|stored| stored.version);
         proxy.lose_answers().await;
-        assert_eq!(store.put_rhythm(&bot, None, b"learned").await, Err(StoreError::Unknown(TIMEOUT)));
+        assert_eq!(store.put_rhythm(&bot, first, b"second").await, Err(StoreError::Unknown(TIMEOUT)));
         proxy.heal().await;
-        let stored = back(async || store.rhythm(&bot).await).await.expect("it was carried out");
-        assert_eq!(store.put_rhythm(&bot, None, b"learned").await, Ok(true));
-        assert_eq!(store.rhythm(&bot).await, Ok(Some(stored)));
+        let second = back(async || store.rhythm(&bot).await).await;
+        assert_eq!(second.as_ref().map(|stored| &*stored.state), Some(&b"second"[..]), "it was carried out");
+        assert_eq!(store.put_rhythm(&bot, first, b"second").await, Ok(true));
+        assert_eq!(store.rhythm(&bot).await, Ok(second));
     });
 }
 

@@ -10,7 +10,8 @@ use serde_json::Value;
 use sse_stream::SseByteStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{ApiCallError, ChatClient};
+use super::client::ChatClient;
+use crate::cli::api_client::ApiCallError;
 use crate::domain::lenient_json;
 
 /// The bridge sends a comment every 15 s. A connection that stays silent for longer than this is dead.
