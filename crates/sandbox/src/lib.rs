@@ -40,6 +40,7 @@ mod observations;
 mod platform_frames;
 mod platform_state;
 mod script;
+mod script_mistake;
 mod script_step;
 mod script_values;
 mod scripted_bot;
@@ -77,7 +78,7 @@ pub use behaviour::{
     AckOrder, AgentDesk, Behaviour, ExpiredTokenStyle, FramingStyle, HistoryTextStyle, SecureHandshake,
     SpellingStyle, StaleSid, UserIdStyle, WaitingOrder, WelcomeTime,
 };
-pub use bot_script::{BotScript, ScriptMistake};
+pub use bot_script::BotScript;
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
     CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, FrameKind, GrantObservation,
@@ -86,6 +87,7 @@ pub use observations::{
 pub use platform_state::BotUser;
 pub use script::SandboxScript;
 pub use scripted_bot::ScriptedBot;
+pub use script_mistake::ScriptMistake;
 pub use step::{CutMode, Gate, ReceiptKind, ReceiptScope, Step, StreamEndMarker};
 pub use uploads::FileBehaviour;
 

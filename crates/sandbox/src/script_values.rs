@@ -1,4 +1,4 @@
-//! Values of a script that are texts with a meaning: spans, patterns, close codes and names of shapes.
+//! Values of a script with a meaning: spans, patterns, close codes, statuses and names of shapes.
 //!
 //! Each is checked while it is read, so that a mistake is reported with its place.
 
@@ -126,8 +126,21 @@ mod schema {
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    use super::{CloseCodeNumber, ShapeName, SpanText, TextPattern};
+    use super::{CloseCodeNumber, HttpStatusNumber, ShapeName, SpanText, TextPattern};
     use crate::message_elements;
+
+/// Status of an HTTP answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HttpStatusNumber(pub(super) u16);
+
+impl<'de> Deserialize<'de> for HttpStatusNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u16::deserialize(deserializer)? {
+            status @ 200..600 => Ok(Self(status)),
+            _ => Err(D::Error::custom("an HTTP status is a number from 200 to 599")),
+        }
+    }
+}
 
     macro_rules! inline_schema {
         ($type:ident, $schema:expr) => {
@@ -160,6 +173,7 @@ mod tests {
 
     fn read(json: &str) -> Result<Duration, String> {
         serde_json::from_str::<SpanText>(json).map(|span| span.0).map_err(|error| error.to_string())
+    inline_schema!(HttpStatusNumber, json_schema!({"type": "integer", "minimum": 200, "maximum": 599}));
     }
 
     #[test]
