@@ -56,6 +56,7 @@ mod upgrade;
 mod uploads;
 mod web_sdk;
 mod webhook_channel;
+mod webhook_posts;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -86,8 +87,8 @@ pub use observations::{
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;
-pub use scripted_bot::ScriptedBot;
 pub use script_mistake::ScriptMistake;
+pub use scripted_bot::ScriptedBot;
 pub use step::{CutMode, Gate, ReceiptKind, ReceiptScope, Step, StreamEndMarker};
 pub use uploads::FileBehaviour;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use regex::Regex;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use url::Url;
 
 use super::message_elements;
 
@@ -70,6 +71,14 @@ pub(super) fn signed_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     i32::deserialize(deserializer).map(|seconds| SignedDuration::from_secs(seconds.into()))
 }
 
+/// Reads the URL of a receiver, which may be absent. The sandbox speaks no TLS.
+pub(super) fn optional_http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let wrong = || D::Error::custom("the URL of a receiver begins with http:// and a host");
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let url = Url::parse(&text).ok().filter(|url| url.scheme() == "http" && url.has_host());
+    url.map(Some).ok_or_else(wrong)
+}
+
 /// A regular expression. It is found anywhere in a text, in a time linear to it.
 #[derive(Debug, Clone)]
 pub(super) struct TextPattern(pub(super) Regex);
@@ -120,15 +129,6 @@ impl<'de> Deserialize<'de> for CloseCodeNumber {
     }
 }
 
-#[cfg(test)]
-mod schema {
-    use std::borrow::Cow;
-
-    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-    use super::{CloseCodeNumber, HttpStatusNumber, ShapeName, SpanText, TextPattern};
-    use crate::message_elements;
-
 /// Status of an HTTP answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HttpStatusNumber(pub(super) u16);
@@ -141,6 +141,15 @@ impl<'de> Deserialize<'de> for HttpStatusNumber {
         }
     }
 }
+
+#[cfg(test)]
+mod schema {
+    use std::borrow::Cow;
+
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+    use super::{CloseCodeNumber, HttpStatusNumber, ShapeName, SpanText, TextPattern};
+    use crate::message_elements;
 
     macro_rules! inline_schema {
         ($type:ident, $schema:expr) => {
@@ -164,6 +173,7 @@ impl<'de> Deserialize<'de> for HttpStatusNumber {
     );
     inline_schema!(TextPattern, json_schema!({"type": "string", "format": "regex"}));
     inline_schema!(ShapeName, json_schema!({"type": "string", "enum": message_elements::NAMES}));
+    inline_schema!(HttpStatusNumber, json_schema!({"type": "integer", "minimum": 200, "maximum": 599}));
     inline_schema!(CloseCodeNumber, json_schema!({"type": "integer", "minimum": 1000, "maximum": 4999}));
 }
 
@@ -173,7 +183,6 @@ mod tests {
 
     fn read(json: &str) -> Result<Duration, String> {
         serde_json::from_str::<SpanText>(json).map(|span| span.0).map_err(|error| error.to_string())
-    inline_schema!(HttpStatusNumber, json_schema!({"type": "integer", "minimum": 200, "maximum": 599}));
     }
 
     #[test]
