@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp, UserSignal};
-use crate::rtm::{ConnectMode, DeliveryMarks, HistoryPage, IncomingFrame};
+use crate::rtm::{ConnectMode, DeliveryMarks, HistoryPage, IncomingFrame, OutgoingSignal};
 use crate::store::{ConversationSnapshot, ConversationWrite};
 
 /// An event for the machine.
@@ -117,8 +117,8 @@ pub enum Effect {
     /// does not want it any more ([`super::Machine::is_sending`]). A message that ends the session sends that instead
     /// of a text.
     Send(Arc<AcceptedMessage>),
-    /// Send this signal over the open socket, if the lease is valid. Its number is that of no open message.
-    Signal(UserSignal, u64),
+    /// Send this signal over the open socket, if the lease is valid.
+    Signal(OutgoingSignal),
     /// Acknowledge the delivery of the response with these marks in the same way.
     Acknowledge(DeliveryMarks),
     /// Ping the platform, as frame and as web socket ping.
