@@ -71,7 +71,7 @@ fn message(error: &Error) -> String {
             None => "a member is given twice".to_owned(),
         },
         Error::UnknownAnchor { .. } => "no anchor has this name".to_owned(),
-        // Limits of the reader, and what no script of any use has.
+        // Limits of the reader, and features that no script needs.
         other => format!("this cannot be read: {}", DefaultMessageFormatter.format_message(other)),
     }
 }
