@@ -37,13 +37,17 @@ fn message(error: &Error) -> String {
         Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => message(error),
         // Our own checks of values.
         Error::Message { msg, .. } | Error::SerdeVariantId { msg, .. } => msg.clone(),
-        Error::ExternalMessage { msg, .. } => format!("this is no YAML: {msg}"),
+        Error::ExternalMessage { msg, .. } => format!("this is no YAML: {}", msg.replace("scalar", "text")),
         Error::Eof { .. } => "the script is empty, or ends too early".to_owned(),
         Error::InvalidUtf8Input => "the script is not in UTF-8".to_owned(),
         Error::MultipleDocuments { .. } => {
             "a script is one document; remove this one and the `---` before it".to_owned()
         }
         Error::Unexpected { expected, .. } => unexpected(expected).to_owned(),
+        Error::TaggedScalarCannotDeserializeIntoString { .. } => {
+            "a text is needed here, without a tag such as `!!int`".to_owned()
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an anchor cannot stand within itself".to_owned(),
         Error::NullIntoString { .. } => "a text is needed here, not an empty value".to_owned(),
         Error::InvalidBooleanStrict { .. } => "`true` or `false` is needed here".to_owned(),
         Error::InvalidScalar { ty, .. } => invalid_scalar(ty).to_owned(),
@@ -55,6 +59,10 @@ fn message(error: &Error) -> String {
             "this name stands alone, without a value".to_owned()
         }
         Error::ExpectedMappingEndAfterEnumVariantValue { .. } => unexpected("mapping end").to_owned(),
+        // A step without a name.
+        Error::SerdeInvalidType { expected, .. } if expected == "enum" => {
+            "an action such as `wait: 300ms` is needed here".to_owned()
+        }
         Error::SerdeInvalidType { unexpected, expected, .. }
         | Error::SerdeInvalidValue { unexpected, expected, .. } => {
             format!("{expected} is needed here, not {}", found(unexpected))
@@ -157,6 +165,13 @@ mod tests {
             "bots: [{id: st-1}]\n---\nbots: []",
             "3:1: a script is one document; remove this one and the `---` before it",
         );
+    }
+
+    #[test]
+    fn step_or_text_that_is_none_is_told() {
+        told("bots: [{id: st-1, welcome: {}}]", "1:28: an action such as `wait: 300ms` is needed here");
+        told("bots: [{id: !!int x}]", "1:19: a text is needed here, without a tag such as `!!int`");
+        told("bots: [&a {id: st-1, welcome: *a}]", "1:31: an anchor cannot stand within itself");
     }
 
     #[test]
