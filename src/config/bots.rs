@@ -12,6 +12,7 @@ use super::diagnostics::Diagnostics;
 use super::jwt_key::jwt_key;
 use super::parse::{self, InvalidValue, ParseResult, boolean, duration, number, one_of, show_duration, size};
 use super::proxy::SharedProxies;
+use super::quiet_rule;
 use super::section::Section;
 use super::webhooks::webhook;
 use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm};
@@ -70,7 +71,10 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
         custom_data: section.optional("custom_data", json_object::forwarded),
         skip_welcome: section.or("skip_welcome", d.skip_welcome, boolean),
         history: section.or("history", d.history, boolean),
-        quiet: section.or("quiet", d.quiet, duration(ms(50)..=MINUTE)),
+        quiet: section.or("quiet", d.quiet, quiet_rule::quiet_rule),
+        quiet_min: section.or("quiet_min", d.quiet_min, quiet_rule::quiet_limit),
+        quiet_max: section.or("quiet_max", d.quiet_max, quiet_rule::quiet_limit),
+        early_cuts: section.or("early_cuts", d.early_cuts, quiet_rule::early_cuts),
         deadline: section.or("deadline", d.deadline, duration(ms(500)..=10 * MINUTE)),
         welcome: section.or("welcome", d.welcome, duration(ms(0)..=3 * SECOND)),
         late_window: section.or("late_window", d.late_window, duration(ms(0)..=HOUR)),
@@ -148,18 +152,13 @@ fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
 }
 
 fn check_relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has_secret: bool) {
-    if bot.quiet >= bot.deadline {
-        let (quiet, deadline) = (show_duration(bot.quiet), show_duration(bot.deadline));
-        let low = format!("{quiet} should be less than deadline, {deadline}");
-        let high = format!("{deadline} should be more than quiet, {quiet}");
-        relation_error(section, ("quiet", low), ("deadline", high));
-    }
+    quiet_rule::check(section, bot);
     if let Some(idle) = bot.idle_ttl.filter(|idle| bot.ping_interval >= *idle) {
         let (ping, idle) = (show_duration(bot.ping_interval), show_duration(idle));
         let why = "no idle socket would be pinged";
         let low = format!("{ping} should be less than idle_ttl, {idle}: {why}");
         let high = format!("{idle} should be more than ping_interval, {ping}: {why}");
-        relation_error(section, ("ping_interval", low), ("idle_ttl", high));
+        section.relation_error(("ping_interval", low), ("idle_ttl", high));
     }
     if bot.max_frame_bytes > bot.max_message_bytes {
         let (frame, message) =
@@ -167,7 +166,7 @@ fn check_relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: boo
         let why = "a frame is part of a message";
         let low = format!("{frame} should be at most max_message_bytes, {message}: {why}");
         let high = format!("{message} should be at least max_frame_bytes, {frame}: {why}");
-        relation_error(section, ("max_frame_bytes", low), ("max_message_bytes", high));
+        section.relation_error(("max_frame_bytes", low), ("max_message_bytes", high));
     }
     if has_secret && bot.assertion_service.is_none() {
         check_secret(section, bot);
@@ -217,11 +216,6 @@ fn check_secret(section: &mut Section<'_>, bot: &BotConfig) {
         }
     };
     let sides = [(section.key("algorithm"), sides.0.to_owned()), (given, sides.1.to_owned())];
-    section.diagnostics.sided_relation_error(&sides);
-}
-
-fn relation_error(section: &mut Section<'_>, one: (&str, String), other: (&str, String)) {
-    let sides = [(section.key(one.0), one.1), (section.key(other.0), other.1)];
     section.diagnostics.sided_relation_error(&sides);
 }
 

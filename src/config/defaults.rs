@@ -13,8 +13,8 @@ use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use super::{
-    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat, ReplyConfig,
-    ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
+    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat, QuietRule,
+    ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
 };
 use crate::domain::BotName;
 
@@ -23,6 +23,12 @@ pub(super) const FILE_HEADROOM: u64 = 512;
 
 /// The default of `max_connections` if there are files enough: all requests and streams, and some that wait.
 const MAX_CONNECTIONS: usize = 25_000;
+
+/// The default of `bots.quiet`.
+const QUIET: QuietRule = QuietRule::Fixed(Duration::from_secs(1));
+
+/// The quiet time of [`QuietRule::Auto`] as long as the rhythm of the bot is unknown.
+pub(super) const UNLEARNED_QUIET: Duration = Duration::from_secs(1);
 
 impl Config {
     /// Returns the configuration of `dev`: a store in memory, no callers, and one bot `sandbox` on the simulated platform
@@ -179,7 +185,10 @@ impl BotConfig {
             custom_data: None,
             skip_welcome: false,
             history: true,
-            quiet: Duration::from_secs(1),
+            quiet: QUIET,
+            quiet_min: Duration::from_millis(100),
+            quiet_max: Duration::from_secs(5),
+            early_cuts: 0.001,
             deadline: Duration::from_secs(30),
             welcome: Duration::from_millis(500),
             late_window: Duration::from_mins(1),

@@ -25,6 +25,7 @@ mod no_proxy;
 mod parse;
 mod pem;
 mod proxy;
+mod quiet_rule;
 mod secret;
 mod section;
 mod store;
@@ -51,6 +52,7 @@ pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use load::{environment, keys, load, read};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
+pub use quiet_rule::QuietRule;
 
 /// The configuration of a bridge.
 #[derive(Debug, Clone)]
@@ -255,8 +257,14 @@ pub struct BotConfig {
     pub skip_welcome: bool,
     /// Whether the bridge may use the history API.
     pub history: bool,
-    /// The default quiet time of a turn.
-    pub quiet: Duration,
+    /// The rule for the quiet time of a turn whose caller sets none.
+    pub quiet: QuietRule,
+    /// The shortest quiet time of [`QuietRule::Auto`].
+    pub quiet_min: Duration,
+    /// The longest one.
+    pub quiet_max: Duration,
+    /// The share of turns that [`QuietRule::Auto`] may end although the bot then goes on.
+    pub early_cuts: f64,
     /// The default deadline of a turn.
     pub deadline: Duration,
     /// The silence that the bridge waits for before the first message, if a welcome may come.

@@ -63,6 +63,12 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Records an error between two keys of this table, in the words of the one that it is recorded at.
+    pub(super) fn relation_error(&mut self, one: (&str, String), other: (&str, String)) {
+        let sides = [(self.key(one.0), one.1), (self.key(other.0), other.1)];
+        self.diagnostics.sided_relation_error(&sides);
+    }
+
     /// Takes a raw value. Empty text counts as absent.
     fn take(&mut self, key: &'static str) -> Option<ConfigItem> {
         self.known.push(key);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
-use super::{Config, ConfigErrors, ConfigWarning, FileText, StoreUrl, read};
+use super::{BotConfig, Config, ConfigErrors, ConfigWarning, FileText, QuietRule, StoreUrl, read};
+use crate::domain::QuietSource;
 
 const BOT: &str =
     concat!("\n", include_str!("../../tests/fixtures/bot.toml"), "client_secret = \"hush-hush\"\n");
@@ -128,7 +129,10 @@ anonymous = true
 custom_data = {{ tier = "gold" }}
 skip_welcome = true
 history = false
-quiet = "2s"
+quiet = "auto"
+quiet_min = "150ms"
+quiet_max = "6s"
+early_cuts = "0.5 %"
 deadline = "31s"
 welcome = "0ms"
 late_window = "61s"
@@ -239,7 +243,10 @@ fn shows_every_value(config: &Config) {
         "gold",
         "skip_welcome: true",
         "history: false",
-        "quiet: 2s",
+        "quiet: Auto",
+        "quiet_min: 150ms",
+        "quiet_max: 6s",
+        "early_cuts: 0.005",
         "deadline: 31s",
         "welcome: 0ns",
         "late_window: 61s",
@@ -503,6 +510,16 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("deadline = \"1s\"", "deadline", "1s should be more than quiet, 1s"),
     ("max_message_bytes = \"64KiB\"", "max_message_bytes", "64KiB should be at least max_frame_bytes"),
     ("quiet = \"10ms\"", "quiet", "50ms"),
+    ("quiet = \"soon\"", "quiet", "or \"auto\""),
+    ("quiet_min = \"49ms\"", "quiet_min", "50ms"),
+    ("quiet_max = \"2m\"", "quiet_max", "1m"),
+    ("early_cuts = \"0.1\"", "early_cuts", "no share such as 0.1%"),
+    ("early_cuts = \"1e-1%\"", "early_cuts", "no share such as 0.1%"),
+    ("early_cuts = \"%\"", "early_cuts", "no share such as 0.1%"),
+    ("early_cuts = \"0.009%\"", "early_cuts", "not within 0.01% to 5%"),
+    ("early_cuts = \"5.1%\"", "early_cuts", "not within 0.01% to 5%"),
+    ("early_cuts = 1", "early_cuts", "write \"1%\""),
+    ("early_cuts = 0.1", "early_cuts", "such as \"0.1%\""),
     ("deadline = \"11m\"", "deadline", "10m"),
     ("welcome = \"4s\"", "welcome", "3s"),
     ("max_frame_bytes = \"8MiB\"", "max_frame_bytes", "max_message_bytes"),
@@ -524,6 +541,58 @@ fn error_in_a_bot_names_its_key() {
         assert_eq!(mistake.key, format!("bots.support.{key}"), "{mistakes}");
         assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
+    }
+}
+
+#[test]
+fn quiet_time_is_fixed_or_automatic() {
+    let read = |lines: &str| good(&format!("{BOT}{lines}\n"), &[]).bots[0].clone();
+    let ms = Duration::from_millis;
+    let wait = |bot: &BotConfig| (bot.unlearned_quiet().wait, bot.unlearned_quiet().by);
+    let bot = read("");
+    assert_eq!((bot.quiet, bot.quiet_min, bot.quiet_max), (QuietRule::Fixed(ms(1000)), ms(100), ms(5000)));
+    assert_eq!(wait(&bot), (ms(1000), QuietSource::Configured));
+    assert!((bot.early_cuts - 0.001).abs() < 1e-12);
+    assert_eq!(wait(&read("quiet = \"300ms\"")), (ms(300), QuietSource::Configured));
+    for (limits, expected) in [("", 1000), ("quiet_max = \"700ms\"", 700), ("quiet_min = \"2s\"", 2000)] {
+        let bot = read(&format!("quiet = \"auto\"\n{limits}"));
+        assert_eq!(
+            (bot.quiet, wait(&bot)),
+            (QuietRule::Auto, (ms(expected), QuietSource::Default)),
+            "{limits}"
+        );
+    }
+    for (share, expected) in [("0.01%", 0.0001), ("0.1%", 0.001), ("0.1 %", 0.001), ("5%", 0.05)] {
+        let bot = read(&format!("quiet = \"auto\"\nearly_cuts = \"{share}\""));
+        assert!((bot.early_cuts - expected).abs() < 1e-12, "{share}: {}", bot.early_cuts);
+    }
+}
+
+#[test]
+fn limits_of_the_quiet_time_fit_each_other() {
+    let told = |lines: &str| {
+        let (valid, all) = match with(&format!("{BOT}{lines}\n"), &[]) {
+            Ok((_, warnings)) => (true, warnings),
+            Err(errors) => (false, errors.iter().cloned().collect()),
+        };
+        let of_bot = |told: ConfigWarning| {
+            told.key.strip_prefix("bots.support.").map(|key| format!("{key}: {}", told.message))
+        };
+        (valid, all.into_iter().filter_map(of_bot).collect::<Vec<_>>())
+    };
+    let auto = |lines: &str| told(&format!("quiet = \"auto\"\n{lines}"));
+    let error = |text: &str| (false, vec![text.to_owned()]);
+    assert_eq!(auto("quiet_min = \"6s\""), error("quiet_min: 6s should be at most quiet_max, 5s"));
+    assert_eq!(auto("quiet_max = \"50ms\""), error("quiet_max: 50ms should be at least quiet_min, 100ms"));
+    assert_eq!(auto("quiet_max = \"30s\""), error("quiet_max: 30s should be less than deadline, 30s"));
+    let short = "quiet_min = \"1s\"\ndeadline = \"1s\"";
+    assert_eq!(auto(short), error("quiet_min: 1s should be less than deadline, 1s"));
+    assert_eq!(auto("deadline = \"3s\""), (true, Vec::new()), "the deadline ends such a turn first");
+    for key in ["quiet_min = \"200ms\"", "quiet_max = \"4s\"", "early_cuts = \"1%\""] {
+        let name = key.split(' ').next().unwrap();
+        let warned = (true, vec![format!("{name}: has no effect without quiet = \"auto\"")]);
+        assert_eq!(told(key), warned);
+        assert_eq!(auto(key), (true, Vec::new()));
     }
 }
 
@@ -914,7 +983,7 @@ proptest! {
 
     #[test]
     fn variable_and_key_of_the_file_parse_alike(
-        key in prop::sample::select(vec!["quiet", "deadline", "welcome", "idle_ttl", "ping_interval"]),
+        key in prop::sample::select(vec!["quiet", "quiet_max", "deadline", "welcome", "idle_ttl", "ping_interval"]),
         ms in 0u64..2_000_000,
         quoted in any::<bool>(),
     ) {

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use ulid::Ulid;
 
 use super::{
-    BotName, ConversationId, EndedBy, JsonObject, MessageProgress, MessageStatus, Problem, Reply, Timestamp,
-    TurnOutcome, UserDetails, UserId,
+    BotName, ConversationId, EndedBy, JsonObject, MessageProgress, MessageStatus, Problem, QuietWait, Reply,
+    Timestamp, TurnOutcome, UserDetails, UserId,
 };
 
 /// The longest text a caller may send, in bytes of UTF-8.
@@ -391,6 +391,7 @@ impl Serialize for Message {
             status: MessageStatus,
             complete: Option<bool>,
             ended_by: Option<EndedBy>,
+            quiet: Option<QuietWait>,
             #[serde(skip_serializing_if = "Option::is_none")]
             event: Option<MessageEvent>,
             text: &'a str,
@@ -417,6 +418,7 @@ impl Serialize for Message {
             status: progress.status(),
             complete,
             ended_by,
+            quiet: ended_by.and_then(EndedBy::quiet),
             event: accepted.new.event,
             text: accepted.new.content.text(),
             replies: &progress.replies,

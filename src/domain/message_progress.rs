@@ -1,6 +1,9 @@
 //! The progress of a message and the outcome of its turn.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use super::{Problem, Reply, Timestamp};
 
@@ -47,8 +50,8 @@ pub enum EndedBy {
     SessionEnd,
     /// A human agent took over.
     Agent,
-    /// No reply for the quiet time.
-    Quiet,
+    /// No reply for this quiet time. Ends of earlier versions do not know it.
+    Quiet(Option<QuietWait>),
     /// The bot had nothing to say of itself to a message that only connects.
     Silence,
     /// The deadline, in a turn that had replies.
@@ -58,13 +61,13 @@ pub enum EndedBy {
 }
 
 impl EndedBy {
-    /// Every rule, for metrics.
+    /// Every rule, for metrics and tests. The quiet time has no length.
     pub const ALL: [Self; 8] = [
         Self::ReplyCount,
         Self::InputWait,
         Self::SessionEnd,
         Self::Agent,
-        Self::Quiet,
+        Self::Quiet(None),
         Self::Silence,
         Self::Deadline,
         Self::Limit,
@@ -77,16 +80,74 @@ impl EndedBy {
             Self::InputWait => "inputWait",
             Self::SessionEnd => "sessionEnd",
             Self::Agent => "agent",
-            Self::Quiet => "quiet",
+            Self::Quiet(_) => "quiet",
             Self::Silence => "silence",
             Self::Deadline => "deadline",
             Self::Limit => "limit",
         }
     }
 
+    /// Returns the quiet time that ended the turn.
+    pub const fn quiet(self) -> Option<QuietWait> {
+        if let Self::Quiet(wait) = self { wait } else { None }
+    }
+
     /// Returns whether the bot had finished at this end: by a positive sign, or by the quiet time.
     pub const fn is_complete(self) -> bool {
         !matches!(self, Self::Deadline | Self::Limit)
+    }
+}
+
+/// A quiet time: the silence after a reply that ends its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuietWait {
+    /// Its length.
+    pub wait: Duration,
+    /// Its source.
+    pub by: QuietSource,
+}
+
+impl QuietWait {
+    /// Returns its length in whole milliseconds.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.wait.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Serialize for QuietWait {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("QuietWait", 2)?;
+        fields.serialize_field("ms", &self.millis())?;
+        fields.serialize_field("by", &self.by)?;
+        fields.end()
+    }
+}
+
+/// The source of a quiet time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuietSource {
+    /// The rhythm of the bot.
+    Learned,
+    /// A default of the bridge: the rhythm of the bot is unknown, or the bot has announced more.
+    Default,
+    /// The rules of the message.
+    Caller,
+    /// The fixed time of the configuration.
+    Configured,
+}
+
+impl QuietSource {
+    /// Every source.
+    pub const ALL: [Self; 4] = [Self::Learned, Self::Default, Self::Caller, Self::Configured];
+
+    /// Returns its name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Learned => "learned",
+            Self::Default => "default",
+            Self::Caller => "caller",
+            Self::Configured => "configured",
+        }
     }
 }
 

@@ -52,7 +52,7 @@ pub use message::{
     AcceptedMessage, Attachment, Callback, InvalidMessage, Message, MessageContent, MessageEvent, MessageId,
     NewMessage, ResendPolicy, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
 };
-pub use message_progress::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};
+pub use message_progress::{EndedBy, MessageProgress, MessageStatus, QuietSource, QuietWait, TurnOutcome};
 pub use problem::{Problem, ProblemKind};
 pub use rate_window::RateWindow;
 pub use reply::{Correlation, MediaKind, Reply, ReplyChoice, ReplyMedia};
@@ -82,5 +82,6 @@ serialize_as_str!(
     LinkState,
     MediaKind,
     MessageStatus,
+    QuietSource,
     UserId
 );

@@ -12,8 +12,8 @@ use self::connect_turn::CONNECT_DEADLINE;
 use super::open_streams::JoinedReply;
 use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, Reply, SessionRequest,
-    Timestamp, TurnOutcome,
+    AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, QuietSource, QuietWait, Reply,
+    SessionRequest, Timestamp, TurnOutcome,
 };
 use crate::store::OpenMessage;
 
@@ -70,7 +70,7 @@ pub(crate) struct Turn {
     /// Whether the message is sent again, because its receipt was not proved.
     resent: bool,
     expect: Option<usize>,
-    quiet: Option<Duration>,
+    quiet: Option<QuietWait>,
     deadline: Duration,
     signal: Option<(EndedBy, Timestamp)>,
     /// The start of the quiet time: the last reply or chunk, or the close of a later gap.
@@ -101,6 +101,7 @@ impl Turn {
     ) -> Self {
         let rules = message.new.rules;
         let expect = rules.expect_replies();
+        let by_caller = rules.quiet().map(|wait| QuietWait { wait, by: QuietSource::Caller });
         Self {
             progress: MessageProgress::default(),
             phase: TurnPhase::Storing,
@@ -110,7 +111,7 @@ impl Turn {
             send_by,
             resent: false,
             expect,
-            quiet: rules.quiet().or(if expect.is_none() { Some(bot.quiet) } else { None }),
+            quiet: by_caller.or(expect.is_none().then(|| bot.unlearned_quiet())),
             deadline: turn_time(&message, bot),
             signal: None,
             quiet_from: None,
@@ -309,7 +310,7 @@ impl Turn {
             self.signal = None;
         }
         if self.quiet_end(streaming.is_some()).is_some_and(|at| now >= at) {
-            return Some(TurnOutcome::Answered(EndedBy::Quiet));
+            return Some(TurnOutcome::Answered(EndedBy::Quiet(self.quiet_wait(streaming.is_some()))));
         }
         (now >= self.ends_by()).then(|| self.deadline_outcome())
     }
@@ -368,15 +369,17 @@ impl Turn {
         Some(heard.map_or(at, |heard| at.max(heard + STRETCHED_QUIET)))
     }
 
+    /// Returns the quiet time that ends the turn as it stands.
+    fn quiet_wait(&self, streaming: bool) -> Option<QuietWait> {
+        let quiet = self.quiet?;
+        let stretched = (self.more_follows || streaming) && quiet.wait < STRETCHED_QUIET;
+        Some(if stretched { QuietWait { wait: STRETCHED_QUIET, by: QuietSource::Default } } else { quiet })
+    }
+
     /// Returns the end of the quiet time. It does not run after a loss, because replies may be missing.
     fn quiet_end(&self, streaming: bool) -> Option<Timestamp> {
-        let quiet = self.quiet?;
-        let from = self.quiet_from?;
-        if self.phase == TurnPhase::Broken {
-            return None;
-        }
-        let stretched = self.more_follows || streaming;
-        Some(from + if stretched { quiet.max(STRETCHED_QUIET) } else { quiet })
+        let from = self.quiet_from.filter(|_| self.phase != TurnPhase::Broken)?;
+        Some(from + self.quiet_wait(streaming)?.wait)
     }
 
     fn deadline_outcome(&self) -> TurnOutcome {

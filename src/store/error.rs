@@ -66,6 +66,9 @@ pub enum StoreRefusal {
     /// The store is out of memory.
     #[error("it is out of memory")]
     OutOfMemory,
+    /// The value is too large.
+    #[error("the value is larger than it takes")]
+    TooLarge,
     /// The store refuses our login or rights, or we do not trust its certificate.
     #[error("it refuses our login or rights, or a certificate is refused; see the log")]
     NotAllowed,

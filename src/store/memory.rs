@@ -34,6 +34,7 @@ mod outbox;
 mod partition_contents;
 mod partition_lease;
 mod replica_table;
+mod rhythm_table;
 mod weight;
 
 use std::fmt;
@@ -44,10 +45,11 @@ use std::time::Duration;
 
 use self::partition_contents::PartitionContents;
 use self::replica_table::ReplicaTable;
+use self::rhythm_table::RhythmTable;
 use super::{
     AcceptError, AcceptRequest, AcceptResult, ClaimMode, ClaimResult, Clock, ConnectPermit,
     ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, StoreError,
-    WriteResult,
+    StoredRhythm, WriteResult,
 };
 use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp, UserSignal};
 
@@ -110,6 +112,7 @@ pub struct MemoryStore {
     limits: MemoryLimits,
     clock: Clock,
     replicas: Mutex<ReplicaTable>,
+    rhythms: Mutex<RhythmTable>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -124,7 +127,14 @@ impl MemoryStore {
     /// Creates an empty store.
     pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {
         let partitions = std::array::from_fn(|_| Mutex::default());
-        Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock, replicas: Mutex::default() })
+        Arc::new(Self {
+            partitions,
+            bytes: AtomicUsize::new(0),
+            limits,
+            clock,
+            replicas: Mutex::default(),
+            rhythms: Mutex::default(),
+        })
     }
 
     pub fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
@@ -266,6 +276,22 @@ impl MemoryStore {
 
     pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {
         self.replicas().listen(incarnation)
+    }
+
+    pub fn rhythm(&self, bot: &BotName) -> Option<StoredRhythm> {
+        self.rhythms().get(bot, self.clock.now())
+    }
+
+    pub fn put_rhythm(&self, bot: &BotName, expected: Option<u64>, state: &[u8]) -> bool {
+        self.rhythms().put(bot, expected, state, self.clock.now())
+    }
+
+    pub fn forget_rhythm(&self, bot: &BotName) {
+        self.rhythms().forget(bot);
+    }
+
+    fn rhythms(&self) -> MutexGuard<'_, RhythmTable> {
+        self.rhythms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replicas(&self) -> MutexGuard<'_, ReplicaTable> {

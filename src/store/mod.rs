@@ -31,6 +31,7 @@ mod outbox;
 mod outbox_event;
 mod ownership;
 mod redis;
+mod rhythm;
 mod schema;
 mod store_clock;
 mod write;
@@ -65,6 +66,7 @@ pub use redis::{
     HealthIssue, HintListener, KindMismatch, MemoryUsage, MigrateError, MigrationReport, PrepareError,
     RedisHealth, RedisSetupError, RedisStore, RedisSurvey,
 };
+pub use rhythm::{RHYTHM_MAX_BYTES, RHYTHM_TTL, StoredRhythm};
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use store_clock::StoreClock;
 pub use write::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage, WriteResult};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rtm_bridge::config::QuietRule;
 use rtm_sandbox::{Gate, Step, message_elements};
 use serde_json::{Value, json};
 
@@ -97,8 +98,10 @@ fn late_reply_finds_its_own_message() {
 #[test]
 fn sandbox_shows_exact_late_replies() {
     run(async {
-        let bridge =
-            spawn_bridge(|config| crate::support::bot(config).quiet = Duration::from_millis(50)).await;
+        let bridge = spawn_bridge(|config| {
+            crate::support::bot(config).quiet = QuietRule::Fixed(Duration::from_millis(50))
+        })
+        .await;
         let first = bridge.post("alice", &json!({"text": "/exact 300 It left."})).await.message(200);
         assert_eq!(texts(&first), ["It will come."]);
         let location = format!("/conversations/alice/messages/{}", first["id"].as_str().unwrap());

@@ -105,7 +105,8 @@ fn async_post_is_answered_at_once_and_read_later() {
         let message = answer.message(202);
         assert_eq!(answer.header("preference-applied"), Some("respond-async"));
         assert_eq!(answer.retry_after(), 1);
-        for field in ["complete", "endedBy", "error", "sentAt", "ackedAt", "firstReplyAt", "endedAt"] {
+        for field in ["complete", "endedBy", "quiet", "error", "sentAt", "ackedAt", "firstReplyAt", "endedAt"]
+        {
             assert_eq!(message.get(field), Some(&Value::Null), "{field}: {message}");
         }
         assert_eq!(message["status"], "queued");

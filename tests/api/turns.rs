@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use rtm_bridge::config::QuietRule;
 use rtm_sandbox::{
     AgentDesk, Behaviour, CutMode, SandboxOptions, SpellingStyle, Step, WelcomeTime, message_elements,
 };
@@ -35,7 +36,8 @@ pub(super) fn ended(message: &Value) -> (&str, bool) {
 #[test]
 fn turn_ends_with_the_expected_replies() {
     run(async {
-        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let bridge =
+            spawn_bridge(|config| bot(config).quiet = QuietRule::Fixed(Duration::from_secs(20))).await;
         let steps = vec![Step::Ack, say("one"), say("two"), say("three")];
         let message = turn(&bridge, json!({"expectReplies": 2}), steps).await;
         assert_eq!(ended(&message), ("replyCount", true));
@@ -47,7 +49,8 @@ fn turn_ends_with_the_expected_replies() {
 #[test]
 fn turn_ends_soon_after_the_bot_waits_for_input() {
     run(async {
-        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let bridge =
+            spawn_bridge(|config| bot(config).quiet = QuietRule::Fixed(Duration::from_secs(20))).await;
         // The sign of input may precede the last reply, in any spelling.
         for (spelling, steps) in [
             (SpellingStyle::Documented, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
@@ -81,7 +84,8 @@ fn waiting_for_input_without_reply_ends_nothing() {
 #[test]
 fn session_end_ends_the_turn_even_without_reply() {
     run(async {
-        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let bridge =
+            spawn_bridge(|config| bot(config).quiet = QuietRule::Fixed(Duration::from_secs(20))).await;
         for spelling in [SpellingStyle::Documented, SpellingStyle::Slash, SpellingStyle::Upper] {
             bridge.script.behave(|behaviour| behaviour.spelling = spelling);
             let message = turn(&bridge, json!({}), vec![Step::Ack, Step::EndSession]).await;
@@ -152,11 +156,15 @@ fn turn_ends_after_the_quiet_time() {
         let bridge = spawn_bridge(|_| {}).await;
         let message = turn(&bridge, json!({}), vec![Step::Ack, say("one"), say("two")]).await;
         assert_eq!(ended(&message), ("quiet", true));
+        assert_eq!(message["quiet"], json!({"ms": 400, "by": "configured"}));
         assert_eq!(texts(&message), ["one", "two"]);
         // With too few replies the requested quiet time ends the turn.
         let rules = json!({"expectReplies": 3, "quietMs": 300});
         let message = turn(&bridge, rules, vec![Step::Ack, say("one")]).await;
         assert_eq!(ended(&message), ("quiet", true));
+        assert_eq!(message["quiet"], json!({"ms": 300, "by": "caller"}));
+        let message = turn(&bridge, json!({}), vec![Step::Ack, say("Yes?"), Step::WaitingForInput]).await;
+        assert_eq!((ended(&message), &message["quiet"]), (("inputWait", true), &Value::Null));
         bridge.finish().await;
     });
 }
@@ -181,7 +189,8 @@ fn deadline_ends_a_turn_with_replies() {
 #[test]
 fn turn_is_limited_to_100_replies_or_4_mib() {
     run(async {
-        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let bridge =
+            spawn_bridge(|config| bot(config).quiet = QuietRule::Fixed(Duration::from_secs(20))).await;
         let message = turn(&bridge, json!({}), vec![say("again"); 101]).await;
         assert_eq!(ended(&message), ("limit", false));
         assert_eq!(texts(&message).len(), 100);

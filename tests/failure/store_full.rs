@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rtm_bridge::config::QuietRule;
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
@@ -19,8 +20,10 @@ fn full_store_refuses_messages_and_ends_open_turns() {
     run_for(GUARD, async {
         let options = RedisOptions { maxmemory: MAXMEMORY, ..RedisOptions::default() };
         let redis = RedisServer::start(options).await;
-        let fleet =
-            Fleet::start(redis.config(), 2, |config| bot(config).quiet = Duration::from_secs(5)).await;
+        let fleet = Fleet::start(redis.config(), 2, |config| {
+            bot(config).quiet = QuietRule::Fixed(Duration::from_secs(5))
+        })
+        .await;
         let ledger = Ledger::default();
         let gate = Gate::new();
         let turn = json!({"turn": {"expectReplies": 1}});

@@ -279,6 +279,12 @@ impl Bench {
         (message.progress.replies.len(), how)
     }
 
+    /// Returns the quiet time that ended the last message, in milliseconds, and its source.
+    pub(super) fn quiet(&self) -> Option<(u64, &'static str)> {
+        let Some(TurnOutcome::Answered(by)) = self.completed.last()?.progress.outcome else { return None };
+        by.quiet().map(|quiet| (quiet.millis(), quiet.by.as_str()))
+    }
+
     /// Returns the record of the last write.
     pub(super) fn record(&self) -> ConversationRecord {
         self.writes.last().unwrap().record.clone()

@@ -75,6 +75,7 @@ fn quiet_time_counts_from_the_last_reply() {
     assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.end(), (2, "quiet"));
+    assert_eq!(bench.quiet(), Some((1000, "configured")));
 }
 
 #[test]
@@ -90,6 +91,7 @@ fn expected_replies_keep_only_an_explicit_quiet_time() {
     bench.say("ms-2");
     bench.pass(ms(200));
     assert_eq!(bench.end(), (1, "quiet"));
+    assert_eq!(bench.quiet(), Some((200, "caller")));
 }
 
 #[test]
@@ -102,6 +104,7 @@ fn announced_reply_stretches_quiet_to_15_s() {
     bench.say("ms-2");
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (2, "quiet"));
+    assert_eq!(bench.quiet(), Some((1000, "configured")), "the announcement is fulfilled");
 }
 
 #[test]
@@ -127,6 +130,7 @@ fn unfinished_stream_stretches_quiet_to_15_s_and_is_cut() {
     assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.end(), (1, "quiet"));
+    assert_eq!(bench.quiet(), Some((15_000, "default")));
     assert_eq!(&*bench.reply("ms-1").text, "It left");
 }
 
@@ -152,6 +156,17 @@ fn stream_begun_before_the_sending_is_outside_the_turn() {
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
     assert_eq!(bench.reply("ms-1").correlation, Correlation::Unsolicited);
+}
+
+#[test]
+fn longer_quiet_time_of_the_caller_is_not_stretched() {
+    let mut bench = Bench::connected();
+    bench.post_ruled(None, Some(20_000), None);
+    bench.respond(BotResponse { more_follows: true, ..reply("ms-1", "one moment") });
+    bench.pass(ms(19_999));
+    assert_eq!(bench.completed.len(), 1);
+    bench.pass(ms(1));
+    assert_eq!((bench.end(), bench.quiet()), ((1, "quiet"), Some((20_000, "caller"))));
 }
 
 #[test]

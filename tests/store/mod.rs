@@ -26,6 +26,7 @@ mod observers;
 mod redelivery;
 mod redis;
 mod retention;
+mod rhythms;
 mod store_fixture;
 mod writes;
 
@@ -199,6 +200,14 @@ contract! {
         release_is_hinted_to_all_replicas
         connects_are_counted_over_the_fleet
         reserved_connect_is_granted_once
+    }
+    rhythms {
+        rhythm_is_shared_by_all_replicas
+        rhythm_of_another_writer_is_kept
+        repeated_write_of_a_rhythm_changes_nothing
+        forgotten_rhythm_is_learned_anew
+        rhythm_expires_90_days_after_its_last_write
+        too_large_rhythm_is_refused
     }
     deliveries {
         delivery_is_written_with_its_entry

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{ConversationRecord, MessageContent, Partition};
+use rtm_bridge::domain::{BotName, ConversationRecord, MessageContent, Partition};
 use rtm_bridge::store::{
     AcceptError, AcceptRequest, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Hint,
-    RedisStore, Store, StoreError, StoreRefusal,
+    RHYTHM_MAX_BYTES, RedisStore, Store, StoreError, StoreRefusal,
 };
 
 use super::store_fixture::{
@@ -112,6 +112,20 @@ fn write_after_a_lost_answer_is_repeated() {
 }
 
 #[test]
+fn rhythm_after_a_lost_answer_is_written_once() {
+    run(async {
+        let (_server, proxy, store) = behind_a_proxy().await;
+        let bot = BotName::sandbox();
+        proxy.lose_answers().await;
+        assert_eq!(store.put_rhythm(&bot, None, b"learned").await, Err(StoreError::Unknown(TIMEOUT)));
+        proxy.heal().await;
+        let stored = back(async || store.rhythm(&bot).await).await.expect("it was carried out");
+        assert_eq!(store.put_rhythm(&bot, None, b"learned").await, Ok(true));
+        assert_eq!(store.rhythm(&bot).await, Ok(Some(stored)));
+    });
+}
+
+#[test]
 fn operation_on_a_hung_server_ends_at_the_timeout() {
     run(async {
         let (mut server, proxy, store) = behind_a_proxy().await;
@@ -212,6 +226,9 @@ fn full_store_refuses_accepts_and_takes_ends() {
         })
         .await;
         assert!(open.len() > 50, "{}", open.len());
+        let rhythm = vec![0; RHYTHM_MAX_BYTES];
+        let refused = store.put_rhythm(&BotName::sandbox(), None, &rhythm).await.unwrap_err();
+        assert_eq!(refused, StoreError::Unavailable(StoreRefusal::OutOfMemory), "messages need the room");
         for message in open {
             let mut owner = own(&store, message.new.conversation.user().as_str()).await;
             let reply = owner.reply(owner.now().await, Some(message.id), &large);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rtm_bridge::domain::fixtures::{self, START, new_message};
 use rtm_bridge::domain::{
     AcceptedMessage, BotName, ConversationId, ConversationRecord, EndedBy, EntryBody, JournalEntry,
-    MessageId, Partition, ReadStart, Timestamp, TurnOutcome,
+    MessageId, Partition, QuietSource, QuietWait, ReadStart, Timestamp, TurnOutcome,
 };
 use rtm_bridge::store::fixtures::accept_request;
 pub(super) use rtm_bridge::store::fixtures::with_key;
@@ -323,7 +323,7 @@ impl Owner<'_> {
     }
 
     pub(super) fn end(&mut self, at: Timestamp, message: MessageId) -> ConversationChange {
-        self.entry(at, EntryBody::Ended { message, outcome: TurnOutcome::Answered(EndedBy::Quiet) })
+        self.entry(at, EntryBody::Ended { message, outcome: answered() })
     }
 
     /// Ends a message now.
@@ -331,4 +331,10 @@ impl Owner<'_> {
         let end = self.end(self.now().await, message);
         self.write(vec![end]).await.unwrap();
     }
+}
+
+/// Returns the end of a turn by a learned quiet time.
+pub(super) fn answered() -> TurnOutcome {
+    let wait = QuietWait { wait: Duration::from_millis(140), by: QuietSource::Learned };
+    TurnOutcome::Answered(EndedBy::Quiet(Some(wait)))
 }

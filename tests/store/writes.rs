@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{
-    ConversationRecord, EndedBy, EntryBody, Fingerprint, MessageId, MessageStatus, Partition, Timestamp,
-    TurnOutcome, fixtures,
+    ConversationRecord, EntryBody, Fingerprint, MessageId, MessageStatus, Partition, Timestamp, fixtures,
 };
 use rtm_bridge::store::{ConversationChange, ConversationWrite, StoreError};
 
-use super::store_fixture::{LEASE, StoreFixture, accept, conversation, id, neighbours, new};
+use super::store_fixture::{LEASE, StoreFixture, accept, answered, conversation, id, neighbours, new};
 
 pub(super) async fn ready_conversations_have_open_messages(fixture: StoreFixture) {
     let (one, two) = neighbours();
@@ -111,7 +110,7 @@ pub(super) async fn message_ends_once(fixture: StoreFixture) {
     owner.settle(message).await;
     let message = fixture.store.message(&alice, message, None).await.unwrap().unwrap();
     assert_eq!(message.progress.ended_at, Some(at));
-    assert_eq!(message.progress.outcome, Some(TurnOutcome::Answered(EndedBy::Quiet)));
+    assert_eq!(message.progress.outcome, Some(answered()));
     assert_eq!(fixture.entries(&alice).await.len(), 1, "told once");
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
-use rtm_bridge::config::{BotConfig, Config};
+use rtm_bridge::config::{BotConfig, Config, QuietRule};
 use rtm_bridge::domain::fixtures::sandbox_conversation;
 use rtm_bridge::domain::{DeliveryState, JournalEntry, ReadStart};
 use rtm_bridge::store::{DeliveryQuery, Store};
@@ -59,7 +59,7 @@ pub(super) fn small(platform: &str) -> Config {
     config.server.drain_timeout = Duration::from_secs(3);
     let simulated = bot(&mut config);
     simulated.welcome = Duration::ZERO;
-    simulated.quiet = Duration::from_millis(400);
+    simulated.quiet = QuietRule::Fixed(Duration::from_millis(400));
     simulated.history_settle = Duration::from_millis(200);
     simulated.user_rate_per_minute = 0;
     simulated.connects_per_minute = 0;

@@ -19,7 +19,7 @@ use super::history::HistoryEntry;
 use super::history_content::HistoryContent;
 use super::observations::{FrameKind, ReceivedFrame};
 use super::platform_state::{PlatformState, UserEntry, UserState, locked};
-use super::scripted_bot::ScriptedBot;
+use super::scripted_bot::{AskedMessage, ScriptedBot};
 use super::session::ConversationSession;
 use super::socket_task::SocketTask;
 use super::step::{ReceiptKind, ReceiptScope, Step};
@@ -314,7 +314,13 @@ pub(super) fn bot_steps(
         (Some(CommandAnswer::Exact(steps)), _) => return steps,
         (Some(CommandAnswer::Usual(steps)), _) => steps,
         (None, Some(bot)) => {
-            let answer = bot.answer(&mut session.script_dialog, user.id.user(), text);
+            let asked = AskedMessage {
+                user: user.id.user(),
+                text,
+                number: user.asked.fetch_add(1, Ordering::Relaxed) + 1,
+                moment: platform.script_progress.count(user.bot_id()),
+            };
+            let answer = bot.answer(&mut session.script_dialog, asked);
             if let Some(ack) = answer.ack {
                 Arc::make_mut(&mut behaviour).ack = ack;
             }

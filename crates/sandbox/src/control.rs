@@ -19,8 +19,9 @@ use super::fault_spec::FaultSpec;
 use super::faults::Endpoint;
 use super::heard_log::{HeardPage, HeardSelection};
 use super::lenient_query::LenientQuery;
+use super::placeholders::Placeholders;
 use super::platform_state::{BotUser, PlatformState, locked};
-use super::script_step::{Placeholders, StepList};
+use super::script_step::StepList;
 use super::step::Step;
 use super::step_runner::{StepTrigger, run_steps};
 use super::webhook_posts::WebhookPosts;
@@ -88,7 +89,10 @@ async fn push(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
     };
     let steps = match (push.text, push.reply) {
         (Some(text), None) => vec![Step::Say(text)],
-        (None, Some(reply)) => reply.steps(&Placeholders { user: &push.user, ..Placeholders::default() }),
+        (None, Some(reply)) => {
+            let random = platform.ids.random();
+            reply.steps(&Placeholders { user: &push.user, random, ..Placeholders::default() })
+        }
         _ => return refusal(StatusCode::BAD_REQUEST, &format!("send {example}")),
     };
     let platform = platform.into_inner();
@@ -129,7 +133,8 @@ async fn next(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
         Ok(next) => next,
         Err(refusal) => return *refusal,
     };
-    let values = Placeholders { user: next.user.as_deref().unwrap_or_default(), ..Placeholders::default() };
+    let (user, random) = (next.user.as_deref().unwrap_or_default(), platform.ids.random());
+    let values = Placeholders { user, random, ..Placeholders::default() };
     let steps = next.reply.steps(&values);
     let mut behaviour = platform.behaviour().as_ref().clone();
     behaviour.ack = next.ack.unwrap_or(behaviour.ack);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::random_sequence::RandomSequence;
+
 /// Generator of names that look random and follow from the seed.
 pub(super) struct IdGenerator {
     seed: u64,
@@ -15,6 +17,11 @@ impl IdGenerator {
 
     fn bits(&self) -> u64 {
         mixed(self.count.fetch_add(1, Ordering::Relaxed).wrapping_add(self.seed))
+    }
+
+    /// Returns random numbers for one list of steps.
+    pub(super) fn random(&self) -> RandomSequence {
+        RandomSequence::new(self.bits())
     }
 
     /// Returns the prefix and a UUID.
@@ -57,7 +64,7 @@ impl IdGenerator {
 }
 
 /// Performs one step of splitmix64.
-fn mixed(n: u64) -> u64 {
+pub(super) fn mixed(n: u64) -> u64 {
     let mut z = n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

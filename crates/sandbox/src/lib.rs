@@ -37,10 +37,15 @@ mod lenient_query;
 pub mod message_elements;
 mod multipart_form;
 mod observations;
+mod placeholders;
 mod platform_frames;
 mod platform_state;
+mod random_sequence;
+mod random_span;
+mod random_steps;
 mod script;
 mod script_mistake;
+mod script_progress;
 mod script_step;
 mod script_values;
 mod scripted_bot;
@@ -231,6 +236,7 @@ impl Sandbox {
             scripted_for_any: Mutex::new(VecDeque::new()),
             scripted_for_any_count: AtomicUsize::new(0),
             bot: RwLock::new(None),
+            script_progress: script_progress::ScriptProgress::new(),
             counts: platform_state::PlatformCounters::default(),
             changed: tokio::sync::watch::Sender::new(()),
             runtime: tokio::runtime::Handle::current(),

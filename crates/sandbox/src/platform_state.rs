@@ -17,6 +17,7 @@ use super::heard_log::HeardLog;
 use super::history::HistoryEntry;
 use super::id_generator::IdGenerator;
 use super::observations::{PlatformTotals, ReceivedFrame, UserObservations};
+use super::script_progress::ScriptProgress;
 use super::session::ConversationSession;
 use super::sharded_map::ShardedMap;
 use super::socket_handle::SocketHandle;
@@ -100,6 +101,7 @@ pub(super) struct PlatformState {
     /// Length of `scripted_for_any`. It spares messages the lock while the queue is empty.
     pub(super) scripted_for_any_count: AtomicUsize,
     pub(super) bot: RwLock<Option<Arc<BotFn>>>,
+    pub(super) script_progress: ScriptProgress,
     pub(super) counts: PlatformCounters,
     /// Notified of each observation.
     pub(super) changed: watch::Sender<()>,
@@ -173,7 +175,12 @@ impl PlatformState {
         self.users.with(&key, |users| {
             let user = users.entry(key.clone()).or_insert_with(|| {
                 let id = BotUser { bot: Some(bot.to_owned()), user: who.user.clone() };
-                Arc::new(UserEntry { id, is_forgotten: AtomicBool::new(false), state: Mutex::default() })
+                Arc::new(UserEntry {
+                    id,
+                    is_forgotten: AtomicBool::new(false),
+                    asked: AtomicU64::new(0),
+                    state: Mutex::default(),
+                })
             });
             Arc::clone(user)
         })
@@ -209,6 +216,7 @@ impl PlatformState {
         *self.bot.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.faults.clear(None);
         self.plan_faults();
+        self.script_progress.reset();
         self.grants.take();
         self.tickets.take();
         self.logins.take();
@@ -251,6 +259,8 @@ pub(super) struct UserEntry {
     pub(super) id: BotUser,
     /// Whether a reset removed the user.
     pub(super) is_forgotten: AtomicBool,
+    /// Messages that a scripted bot answered.
+    pub(super) asked: AtomicU64,
     pub(super) state: Mutex<UserState>,
 }
 

@@ -47,7 +47,9 @@ fn message(error: &Error) -> String {
         Error::TaggedScalarCannotDeserializeIntoString { .. } => {
             "a text is needed here, without a tag such as `!!int`".to_owned()
         }
-        Error::RecursiveReferencesRequireWeakTypes { .. } => "an anchor cannot stand within itself".to_owned(),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an anchor cannot stand within itself".to_owned()
+        }
         Error::NullIntoString { .. } => "a text is needed here, not an empty value".to_owned(),
         Error::InvalidBooleanStrict { .. } => "`true` or `false` is needed here".to_owned(),
         Error::InvalidScalar { ty, .. } => invalid_scalar(ty).to_owned(),

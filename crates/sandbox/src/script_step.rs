@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-use regex::Captures;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::fault_spec::FaultSpec;
 use super::message_elements;
-use super::script_values::{CloseCodeNumber, ShapeName, SpanText};
+use super::placeholders::Placeholders;
+use super::random_span::RandomSpan;
+use super::random_steps::{BurstSpec, SometimesSpec};
+use super::script_values::{CloseCodeNumber, ShapeName};
 use super::step::{CutMode, ReceiptKind, ReceiptScope, Step, StreamEndMarker};
 
 /// Steps: a text, one step, or a list of them.
@@ -28,7 +30,11 @@ enum StepAction {
     /// Says a text. `${text}`, `${user}` and groups of the rule's patterns are replaced.
     Say(String),
     /// Waits before the next step.
-    Wait(SpanText),
+    Wait(RandomSpan),
+    /// Says several texts with gaps between them.
+    Burst(BurstSpec),
+    /// Does something in a share of the answers.
+    Sometimes(SometimesSpec),
     /// Asks with buttons.
     Buttons(ChoiceSpec),
     /// Asks with quick replies.
@@ -155,9 +161,9 @@ enum ScriptedMedia {
 struct StreamSpec {
     /// The text. It is cut behind each space.
     text: String,
-    /// Time between two pieces.
+    /// Time between two pieces, drawn once for the stream.
     #[serde(default)]
-    gap: Option<SpanText>,
+    gap: RandomSpan,
     /// End of the stream.
     #[serde(default)]
     end: StreamEndMarker,
@@ -175,68 +181,24 @@ struct EventSpec {
     fields: Option<Value>,
 }
 
-/// Values of a message that replace `${…}` in a script's texts.
-#[derive(Debug, Default)]
-pub(super) struct Placeholders<'a> {
-    pub(super) text: &'a str,
-    pub(super) user: &'a str,
-    /// Groups of the rule's patterns.
-    pub(super) groups: Vec<Captures<'a>>,
-}
-
-impl Placeholders<'_> {
-    fn value(&self, name: &str) -> Option<&str> {
-        let group = self.groups.iter().find_map(|groups| match name.parse::<usize>() {
-            Ok(number) => groups.get(number),
-            Err(_) => groups.name(name),
-        });
-        match (group, name) {
-            (Some(group), _) => Some(group.as_str()),
-            (None, "text") => Some(self.text),
-            (None, "user") => Some(self.user),
-            _ => None,
-        }
-    }
-
-    /// Replaces each known `${name}`. Others stay as they are.
-    fn fill(&self, text: &str) -> String {
-        let mut filled = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((before, behind)) = rest.split_once("${") {
-            filled.push_str(before);
-            let known = behind.split_once('}').and_then(|(name, after)| Some((self.value(name)?, after)));
-            let (value, after) = known.unwrap_or(("${", behind));
-            filled.push_str(value);
-            rest = after;
-        }
-        filled.push_str(rest);
-        filled
-    }
-
-    fn fill_all(&self, elements: &[Value]) -> Vec<Value> {
-        elements
-            .iter()
-            .map(|element| message_elements::with_strings(element, &|text| self.fill(text)))
-            .collect()
-    }
-}
-
 impl StepList {
     /// Returns the steps for a message.
     pub(super) fn steps(&self, values: &Placeholders<'_>) -> Vec<Step> {
-        self.0.iter().map(|step| step.0.step(values)).collect()
+        self.0.iter().flat_map(|step| step.0.steps(values)).collect()
     }
 }
 
 impl StepAction {
-    fn step(&self, values: &Placeholders<'_>) -> Step {
+    fn steps(&self, values: &Placeholders<'_>) -> Vec<Step> {
         let choices = |spec: &ChoiceSpec, build: fn(&str, &[&str]) -> Value| {
             let titles: Vec<&str> = spec.choices.iter().map(String::as_str).collect();
             Step::Message(values.fill_all(&[build(&spec.text, &titles)]))
         };
-        match self {
+        let step = match self {
             Self::Say(text) => Step::Say(values.fill(text)),
-            Self::Wait(span) => Step::Wait(span.0),
+            Self::Wait(span) => Step::Wait(span.draw(&values.random)),
+            Self::Burst(spec) => return spec.steps(values),
+            Self::Sometimes(spec) => return spec.steps(values),
             Self::Buttons(spec) => choices(spec, message_elements::buttons),
             Self::QuickReplies(spec) => choices(spec, message_elements::quick_replies),
             Self::Shape(name) => Step::Message(message_elements::named(&name.0).unwrap_or_default()),
@@ -257,7 +219,7 @@ impl StepAction {
             Self::Message(elements) => Step::Message(values.fill_all(elements)),
             Self::Stream(StreamSpec { text, gap, end }) => Step::Stream {
                 chunks: values.fill(text).split_inclusive(' ').map(str::to_owned).collect(),
-                gap: gap.map(|gap| gap.0).unwrap_or_default(),
+                gap: gap.draw(&values.random),
                 end: *end,
             },
             Self::Event(EventSpec { r#type, fields }) => {
@@ -274,7 +236,8 @@ impl StepAction {
                 Step::Fault(fault.endpoint, fault.times.unwrap_or(usize::MAX), fault.fault())
             }
             Self::Do(action) => action.step(),
-        }
+        };
+        vec![step]
     }
 }
 
@@ -397,9 +360,11 @@ mod tests {
     use super::*;
 
     fn steps(json: &str) -> String {
+        let random = crate::random_sequence::RandomSequence::default();
         let pattern = regex::Regex::new(r"(?P<order>\d+) (\w+)").unwrap();
         let text = "order 4711 now";
-        let values = Placeholders { text, user: "ann", groups: pattern.captures_iter(text).collect() };
+        let values =
+            Placeholders { text, user: "ann", groups: pattern.captures_iter(text).collect(), random };
         format!("{:?}", serde_json::from_str::<StepList>(json).unwrap().steps(&values))
     }
 

@@ -7,8 +7,8 @@ use super::*;
 use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
     ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, FileKind,
-    LinkState, MediaKind, Message, MessageEvent, MessageProgress, NewDelivery, Problem, Reply, ReplyChoice,
-    ReplyMedia, Timestamp, TurnOutcome, UploadedFile,
+    LinkState, MediaKind, Message, MessageEvent, MessageProgress, NewDelivery, Problem, QuietSource,
+    QuietWait, Reply, ReplyChoice, ReplyMedia, Timestamp, TurnOutcome, UploadedFile,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -67,6 +67,8 @@ fn document_knows_every_enum_value() {
     assert_eq!(words(&document["components"]["schemas"]["ReplyMedia"]["properties"]["kind"]["enum"]), media);
     let ends = EndedBy::ALL.iter().map(|by| by.as_str()).collect();
     assert_eq!(words(&document["components"]["schemas"]["Message"]["properties"]["endedBy"]["enum"]), ends);
+    let sources = QuietSource::ALL.iter().map(|by| by.as_str()).collect();
+    assert_eq!(words(&document["components"]["schemas"]["QuietWait"]["properties"]["by"]["enum"]), sources);
 }
 
 #[test]
@@ -123,12 +125,15 @@ fn document_describes_resources_as_written() {
         file_url: None,
     };
     let file = serde_json::to_value(&file).unwrap();
+    let quiet = QuietWait { wait: std::time::Duration::ZERO, by: QuietSource::Learned };
+    let quiet = serde_json::to_value(quiet).unwrap();
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
         ("ReplyChoice", &written["replies"][0]["choices"][0]),
         ("ReplyMedia", &written["replies"][0]["media"][0]),
         ("ProblemCore", &written["error"]),
+        ("QuietWait", &quiet),
         ("Connection", &connection),
         ("Delivery", &delivery),
         ("Attempt", &delivery["attempts"][0]),

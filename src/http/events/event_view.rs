@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{
     BotName, ConversationId, Cursor, EndedBy, EntryBody, EntryWithMessage, EventKind, Message, MessageId,
-    MessageStatus, Problem, Reply, ReplyChunk, Timestamp, TurnOutcome, UserId,
+    MessageStatus, Problem, QuietWait, Reply, ReplyChunk, Timestamp, TurnOutcome, UserId,
 };
 
 /// An event for callers.
@@ -44,6 +44,7 @@ struct ExpiredMessageView<'a> {
     status: MessageStatus,
     complete: bool,
     ended_by: Option<EndedBy>,
+    quiet: Option<QuietWait>,
     error: Option<&'a Problem>,
     ended_at: Timestamp,
 }
@@ -141,7 +142,8 @@ impl<'a> ExpiredMessageView<'a> {
             TurnOutcome::Failed(problem) => (MessageStatus::Failed, false, None, Some(problem)),
         };
         let (bot, user) = (conversation.bot(), conversation.user());
-        Self { id, bot, user, status, complete, ended_by, error, ended_at }
+        let quiet = ended_by.and_then(EndedBy::quiet);
+        Self { id, bot, user, status, complete, ended_by, quiet, error, ended_at }
     }
 }
 

@@ -25,7 +25,7 @@ fn sent<'a>(response: &'a HttpResponse, name: &str) -> Option<&'a str> {
 
 #[test]
 fn answered_message_is_a_200() {
-    let (response, body) = posted(Some(TurnOutcome::Answered(EndedBy::Quiet)), true);
+    let (response, body) = posted(Some(TurnOutcome::Answered(EndedBy::Quiet(None))), true);
     assert_eq!(response.status(), 200);
     assert_eq!(sent(&response, "location"), Some(LOCATION));
     assert_eq!(sent(&response, "content-type"), Some("application/json"));

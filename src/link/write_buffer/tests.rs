@@ -79,7 +79,7 @@ fn refused_write_is_rewritten_behind_the_lost_changes() {
     buffer.end(
         at(9),
         id,
-        TurnOutcome::Answered(crate::domain::EndedBy::Quiet),
+        TurnOutcome::Answered(crate::domain::EndedBy::Quiet(None)),
         Some(Duration::from_millis(80)),
     );
     let refused = buffer.next_write(at(9)).unwrap();
@@ -109,7 +109,7 @@ fn refused_write_is_rewritten_behind_the_lost_changes() {
 fn warm_time_is_written_when_the_stored_one_is_used_up() {
     let mut buffer = WriteBuffer::new(ConversationRecord::default());
     let warm_until = |buffer: &mut WriteBuffer, now| {
-        let outcome = TurnOutcome::Answered(crate::domain::EndedBy::Quiet);
+        let outcome = TurnOutcome::Answered(crate::domain::EndedBy::Quiet(None));
         buffer.end(at(now), MessageId::new(at(1), 1), outcome, Some(Duration::from_millis(400)));
         buffer.next_write(at(now)).unwrap().warm_until
     };

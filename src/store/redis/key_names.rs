@@ -19,6 +19,7 @@
 //! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by the end of their liveness |
 //! | `PREFIX:{fleet}:bots` | hash | the same members -> their bots |
 //! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
+//! | `PREFIX:{fleet}:rhythm:BOT` | hash | `v` version and `s` state of the rhythm that the replicas share. Expires 90 days after its last write |
 //! | `PREFIX:schema` | hash | the migrations that ran |
 //!
 //! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
@@ -68,6 +69,11 @@ impl KeyNames {
     /// Returns the connects of a bot.
     pub(super) fn connects(&self, bot: &BotName) -> String {
         format!("{}:{{fleet}}:connects:{bot}", self.prefix)
+    }
+
+    /// Returns the rhythm of a bot.
+    pub(super) fn rhythm(&self, bot: &BotName) -> String {
+        format!("{}:{{fleet}}:rhythm:{bot}", self.prefix)
     }
 
     /// Returns the hash of migrations.

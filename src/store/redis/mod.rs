@@ -26,6 +26,7 @@ mod owner_cache;
 mod partition_merge;
 mod read;
 mod recent_deliveries;
+mod rhythm;
 mod schema_migrator;
 mod script;
 mod script_answer;

@@ -2,8 +2,8 @@
 //!
 //! Each has a shebang and with it the rules of Redis 7: it is refused as a whole, or runs to its end. No script has
 //! `no-writes`, not even one that only reads. A server that became a replica would answer it with old data, and the
-//! owner must not continue from that. All but the accept run while Redis is over its memory, so that open messages
-//! can end.
+//! owner must not continue from that. All but the accept and the write of a rhythm run while Redis is over its memory, so
+//! that open messages can end.
 
 use std::sync::LazyLock;
 
@@ -60,6 +60,9 @@ scripts! {
     heartbeat = " flags=allow-oom" "begin" "hint" "heartbeat";
     leave = " flags=allow-oom" "begin" "hint" "leave";
     permit = " flags=allow-oom" "begin" "permit";
+    rhythm_read = " flags=allow-oom" "begin" "rhythm_read";
+    rhythm_write = "" "begin" "rhythm_write";
+    rhythm_forget = " flags=allow-oom" "begin" "rhythm_forget";
     exists = " flags=allow-oom" "begin" "exists";
     now = " flags=allow-oom" "begin" "now";
 }

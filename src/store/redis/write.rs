@@ -370,7 +370,7 @@ mod tests {
         let at = Timestamp::from_millis;
         let (one, other) = (MessageId::new(at(1), 1), MessageId::new(at(1), 2));
         let append = |seq, body| ConversationChange::Append(JournalEntry { seq, at: at(seq), body });
-        let outcome = || TurnOutcome::Answered(EndedBy::Quiet);
+        let outcome = || TurnOutcome::Answered(EndedBy::Quiet(None));
         let changes = [
             ConversationChange::HeadSince { at: at(1) },
             ConversationChange::Acked { message: one, at: at(2) },

@@ -89,3 +89,41 @@ fn bots_and_apps_of_a_script_are_separate() {
         assert_eq!(caller.call("POST", "/api/oAuth/token/jwtgrant", &unknown.to_string()).await.0, 400);
     });
 }
+
+#[test]
+fn bot_with_a_rhythm_bursts_and_changes() {
+    let options = scripted(
+        r"
+bots:
+  - id: st-sandbox
+    seed: 3
+    rules:
+      - {text: burst, reply: {burst: {text: '${n} of ${text}', count: [3, 3], gap: {from: 1ms, to: 5ms}}}}
+      - {after: {messages: 2}, reply: changed}
+    otherwise: [{wait: {median: 2ms, sigma: 0.5}}, as ever]
+",
+    );
+    run_with(options, async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
+        link.say(1, "burst").await;
+        assert_eq!(link.brief(4).await, ["ack", "1 of burst", "2 of burst", "3 of burst"]);
+        link.say(2, "and now?").await;
+        assert_eq!(link.brief(2).await, ["ack", "as ever"]);
+        link.say(3, "and now?").await;
+        assert_eq!(link.brief(2).await, ["ack", "changed"]);
+        script.reset();
+        let mut link = caller.connect_quietly().await;
+        link.say(1, "and now?").await;
+        assert_eq!(link.brief(2).await, ["ack", "as ever"], "a reset begins anew");
+    });
+}
+
+/// The example of docs/sandbox.md is a script.
+#[test]
+fn documented_bot_with_a_rhythm_is_valid() {
+    let document = include_str!("../../../../docs/sandbox.md");
+    let (_, section) = document.split_once("### A bot with a rhythm").unwrap();
+    let example = section.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let options = scripted(example);
+    assert_eq!(options.bots, ["st-support"]);
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::fixtures::{self, accepted_message, new_message, raw_json, reply};
-use crate::domain::{GapReason, JournalEntry, NewMessage, SessionRequest};
+use crate::domain::{GapReason, JournalEntry, NewMessage, QuietSource, SessionRequest};
 
 fn conversation() -> ConversationId {
     fixtures::conversation("b", "u")
@@ -33,7 +33,8 @@ fn entry_becomes_its_type_and_data() {
         Reply { message_id: Some("ms-1".into()), event: raw_json("{\"a\":1}"), ..reply(7, Some(id()), "hi") };
     let frame = "{\"type\":\"x\"}";
     let problem = Problem::new(crate::domain::ProblemKind::NoReply, "nothing");
-    let answered = TurnOutcome::Answered(EndedBy::Quiet);
+    let wait = QuietWait { wait: std::time::Duration::from_millis(140), by: QuietSource::Learned };
+    let answered = TurnOutcome::Answered(EndedBy::Quiet(Some(wait)));
     let failed = TurnOutcome::Failed(problem.clone());
     for (item, kind, data) in [
         (item(EntryBody::Reply(Arc::new(reply.clone())), None), "reply", json!(reply)),
@@ -57,13 +58,13 @@ fn entry_becomes_its_type_and_data() {
             item(EntryBody::Ended { message: id(), outcome: failed }, None),
             "message.failed",
             json!({"id": id(), "bot": "b", "user": "u", "status": "failed", "complete": false, "endedBy": null,
-                   "error": problem, "endedAt": "1970-01-01T00:00:00.001Z"}),
+                   "quiet": null, "error": problem, "endedAt": "1970-01-01T00:00:00.001Z"}),
         ),
         (
             item(EntryBody::Ended { message: id(), outcome: answered }, None),
             "message.answered",
             json!({"id": id(), "bot": "b", "user": "u", "status": "answered", "complete": true,
-                   "endedBy": "quiet", "error": null, "endedAt": "1970-01-01T00:00:00.001Z"}),
+                   "endedBy": "quiet", "quiet": {"ms": 140, "by": "learned"}, "error": null, "endedAt": "1970-01-01T00:00:00.001Z"}),
         ),
         (item(EntryBody::UserMessage(raw_json(frame)), None), "userMessage", json!({"type": "x"})),
         (item(EntryBody::Platform(raw_json(frame)), None), "platform", json!({"event": {"type": "x"}})),

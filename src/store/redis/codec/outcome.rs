@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{CorruptData, id};
-use crate::domain::{EndedBy, MessageId, Problem, ProblemKind, TurnOutcome};
+use crate::domain::{EndedBy, MessageId, Problem, ProblemKind, QuietSource, QuietWait, TurnOutcome};
 
 const WHAT: CorruptData = CorruptData("the end of a turn");
 
@@ -16,6 +16,12 @@ struct StoredOutcome<'a> {
     message: Cow<'a, str>,
     #[serde(rename = "a", borrow, default, skip_serializing_if = "Option::is_none")]
     answered: Option<Cow<'a, str>>,
+    /// The quiet time of a turn that it ended, in milliseconds.
+    #[serde(rename = "q", default, skip_serializing_if = "Option::is_none")]
+    quiet_ms: Option<u64>,
+    /// The source of the quiet time.
+    #[serde(rename = "b", borrow, default, skip_serializing_if = "Option::is_none")]
+    quiet_by: Option<Cow<'a, str>>,
     #[serde(rename = "p", borrow, default, skip_serializing_if = "Option::is_none")]
     problem: Option<StoredProblem<'a>>,
     /// Whether the message asked for the end of the session.
@@ -48,19 +54,37 @@ pub(super) fn write(
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let message = Cow::Owned(message.to_string());
     let stored = match outcome {
-        TurnOutcome::Answered(by) => {
-            StoredOutcome { message, answered: Some(Cow::Borrowed(by.as_str())), problem: None, closes }
-        }
+        TurnOutcome::Answered(by) => StoredOutcome {
+            message,
+            answered: Some(Cow::Borrowed(by.as_str())),
+            quiet_ms: by.quiet().map(QuietWait::millis),
+            quiet_by: by.quiet().map(|quiet| Cow::Borrowed(quiet.by.as_str())),
+            problem: None,
+            closes,
+        },
         TurnOutcome::Failed(problem) => {
             let problem = StoredProblem {
                 kind: Cow::Borrowed(problem.kind.slug()),
                 detail: Cow::Borrowed(&problem.detail),
                 retry_after_ms: problem.retry_after.map(millis),
             };
-            StoredOutcome { message, answered: None, problem: Some(problem), closes }
+            StoredOutcome {
+                message,
+                answered: None,
+                quiet_ms: None,
+                quiet_by: None,
+                problem: Some(problem),
+                closes,
+            }
         }
     };
     serde_json::to_writer(into, &stored).map_err(|_| WHAT)
+}
+
+/// Returns the quiet time of an end. An earlier version stored none, and a later one may know another source.
+fn quiet_wait(millis: Option<u64>, by: Option<&str>) -> Option<QuietWait> {
+    let by = QuietSource::ALL.into_iter().find(|source| Some(source.as_str()) == by)?;
+    Some(QuietWait { wait: Duration::from_millis(millis?), by })
 }
 
 /// Decodes an end: its message, its outcome, and whether the message asked for the end of the session.
@@ -69,7 +93,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, TurnOutcome, bool), Corru
     let outcome = match (stored.answered, stored.problem) {
         (Some(word), None) => {
             let by = EndedBy::ALL.into_iter().find(|by| by.as_str() == word).ok_or(WHAT)?;
-            TurnOutcome::Answered(by)
+            TurnOutcome::Answered(match by {
+                EndedBy::Quiet(_) => EndedBy::Quiet(quiet_wait(stored.quiet_ms, stored.quiet_by.as_deref())),
+                by => by,
+            })
         }
         (None, Some(stored)) => {
             let kind = ProblemKind::from_slug(&stored.kind).ok_or(WHAT)?;

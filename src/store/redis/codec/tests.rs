@@ -12,8 +12,8 @@ use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
     JsonObject, LastTurn, LateReplies, MediaKind, Message, MessageContent, MessageEvent, NewDelivery,
-    NewMessage, Problem, ProblemKind, Reply, ReplyChoice, ReplyMedia, ResendPolicy, SessionRequest, TraceId,
-    TurnOutcome, TurnRules, UserDetails, UserId, UserProfile,
+    NewMessage, Problem, ProblemKind, QuietSource, QuietWait, Reply, ReplyChoice, ReplyMedia, ResendPolicy,
+    SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId, UserProfile,
 };
 use crate::store::redis::netstring;
 
@@ -174,8 +174,13 @@ fn outcomes() -> impl Strategy<Value = TurnOutcome> {
             problem.retry_after = wait.map(Duration::from_millis);
             problem
         });
+    let quiet = (any::<u64>(), prop::sample::select(QuietSource::ALL.to_vec())).prop_map(|(ms, by)| {
+        let wait = QuietWait { wait: Duration::from_millis(ms), by };
+        TurnOutcome::Answered(EndedBy::Quiet(Some(wait)))
+    });
     prop_oneof![
         prop::sample::select(EndedBy::ALL.to_vec()).prop_map(TurnOutcome::Answered),
+        quiet,
         problem.prop_map(TurnOutcome::Failed),
     ]
 }
@@ -414,7 +419,10 @@ fn ended_message_has_moved_late_and_journal_replies() {
         (3, 20, "hello")
     );
     assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (at(4), None, at(6)));
-    assert_eq!((progress.ended_at, progress.outcome), (at(8), Some(TurnOutcome::Answered(EndedBy::Quiet))));
+    assert_eq!(
+        (progress.ended_at, progress.outcome),
+        (at(8), Some(TurnOutcome::Answered(EndedBy::Quiet(None))))
+    );
     let replies: Vec<_> = progress.replies.iter().map(|reply| (reply.seq, &*reply.text)).collect();
     assert_eq!(replies, [(9, "a"), (12, "b"), (15, "c")], "in the order of the journal");
 }
@@ -450,7 +458,13 @@ fn fields_of_later_versions_are_ignored() {
     assert_eq!(accepted(alice(), id(ID).unwrap(), later.as_bytes()).unwrap().new.content.text(), "hello");
     assert!(read_record(br#"{"s":3,"zz":null}"#).is_ok_and(|record| record.seq == 3));
     assert!(read_entry(br#"9 r 1 2 {"c":"exact","t":"","e":1,"zz":[]}"#).is_ok());
-    assert!(read_entry(format!(r#"9 e 1 2 {{"m":"{ID}","a":"quiet","zz":0}}"#).as_bytes()).is_ok());
+    let end = format!(r#"9 e 1 2 {{"m":"{ID}","a":"quiet","q":140,"b":"guessed","zz":0}}"#);
+    let EntryBody::Ended { outcome, .. } = read_entry(end.as_bytes()).unwrap().body else { panic!("{end}") };
+    assert_eq!(
+        outcome,
+        TurnOutcome::Answered(EndedBy::Quiet(None)),
+        "a source that this version does not know"
+    );
 }
 
 #[test]

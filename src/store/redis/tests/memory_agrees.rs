@@ -137,9 +137,10 @@ fn change(deed: &Deed, record: &mut ConversationRecord) -> ConversationChange {
         Deed::Answering(number) => ConversationChange::Answering { message: id(*number), at },
         Deed::HeadSince => ConversationChange::HeadSince { at },
         Deed::Other => entry(EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
-        Deed::End(number) => {
-            entry(EntryBody::Ended { message: id(*number), outcome: TurnOutcome::Answered(EndedBy::Quiet) })
-        }
+        Deed::End(number) => entry(EntryBody::Ended {
+            message: id(*number),
+            outcome: TurnOutcome::Answered(EndedBy::Quiet(None)),
+        }),
         Deed::Reply(to) => {
             record.seq += 1;
             reply(record.seq, at, to.map(id), "hello")

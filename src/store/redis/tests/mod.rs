@@ -51,7 +51,7 @@ fn reply(seq: u64, at: Timestamp, to: Option<MessageId>, text: &str) -> Conversa
 }
 
 fn end(seq: u64, at: Timestamp, message: MessageId) -> ConversationChange {
-    let outcome = TurnOutcome::Answered(EndedBy::Quiet);
+    let outcome = TurnOutcome::Answered(EndedBy::Quiet(None));
     ConversationChange::Append(JournalEntry { seq, at, body: EntryBody::Ended { message, outcome } })
 }
 
