@@ -133,7 +133,7 @@ impl SandboxCommand {
 }
 
 /// Reads a script.
-fn script(path: &Path) -> Result<BotScript, SandboxCommandError> {
+pub(super) fn script(path: &Path) -> Result<BotScript, SandboxCommandError> {
     let unreadable = |source| SandboxCommandError::File { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     BotScript::parse(&text)
@@ -161,6 +161,12 @@ pub(super) enum SandboxCommandError {
     EmptyKey,
     #[error("the script has mistakes; correct them and start again{0}")]
     Script(PlacedMistakes),
+    #[error("the bridge can sign for no app of the script; give one a secret, and leave out enforceJwe")]
+    NoSecret,
+    #[error(
+        "the bridge cannot name a bot {0:?}; an id has 1 to 64 of the characters a-z, A-Z, 0-9, '.', '_' and '-' here"
+    )]
+    BotName(String),
 }
 
 /// Mistakes of a script, each on a line of its own that editors understand.

@@ -109,10 +109,10 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
 }
 
 const ALGORITHMS: [(&str, JwtAlgorithm); 4] = [
-    ("HS256", JwtAlgorithm::Hs256),
-    ("HS512", JwtAlgorithm::Hs512),
-    ("RS256", JwtAlgorithm::Rs256),
-    ("RS512", JwtAlgorithm::Rs512),
+    (JwtAlgorithm::Hs256.as_str(), JwtAlgorithm::Hs256),
+    (JwtAlgorithm::Hs512.as_str(), JwtAlgorithm::Hs512),
+    (JwtAlgorithm::Rs256.as_str(), JwtAlgorithm::Rs256),
+    (JwtAlgorithm::Rs512.as_str(), JwtAlgorithm::Rs512),
 ];
 
 const STYLES: [(&str, ConnectionStyle); 2] =

@@ -10,6 +10,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::JwtAlgorithm;
 use super::pem::with_line_ends;
 
+impl JwtAlgorithm {
+    /// Returns the name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Hs512 => "HS512",
+            Self::Rs256 => "RS256",
+            Self::Rs512 => "RS512",
+        }
+    }
+}
+
 /// Reason why a bot's key cannot sign. The texts do not quote the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJwtKey {

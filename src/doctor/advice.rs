@@ -10,10 +10,6 @@ use crate::config::{BotConfig, ProxyConfig};
 use crate::rtm::{CallError, ConnectError};
 use crate::tcp::ProxyError;
 
-/// The step for a server that cannot be reached directly.
-pub(super) const NEEDS_PROXY: &str =
-    "if this network reaches the internet only by a proxy, give that as proxy.url or in HTTPS_PROXY";
-
 /// The seconds from which a JWT may look expired or early to the platform.
 const CLOCK_LIMIT: f64 = 60.0;
 
@@ -25,12 +21,17 @@ pub(super) fn for_proxy(proxy: &ProxyConfig) -> String {
     )
 }
 
+/// Returns the step for a server that cannot be reached directly. `keys` are the places of its proxy.
+pub(super) fn needs_proxy(keys: &str) -> String {
+    format!("if this network reaches the internet only by a proxy, give that as {keys}")
+}
+
 /// Returns the step for an address that takes no connection. `others_do` tells whether others of the name do.
-pub(super) fn for_address(others_do: bool) -> String {
+pub(super) fn for_address(others_do: bool, proxy_keys: &str) -> String {
     if others_do {
         "the bridge takes another address after 0.25 s; let firewalls pass this one too, or remove it from the DNS".to_owned()
     } else {
-        format!("let firewalls pass connections to it; {NEEDS_PROXY}")
+        format!("let firewalls pass connections to it; {}", needs_proxy(proxy_keys))
     }
 }
 
@@ -99,6 +100,7 @@ pub(super) fn for_platform(bot: &BotConfig, error: &ConnectError, clock: Option<
         _ => {}
     }
     match error.phase() {
+        "assertion" => for_assertion(bot, error),
         "history" => {
             format!("have the platform's owner allow the history API, or set {} = false", bot_key("history"))
         }
@@ -156,7 +158,28 @@ fn is_foreign(error: &ConnectError, said: &str) -> bool {
     }
 }
 
+/// Returns the step for a service of the bot's owner that gave no JWT.
+fn for_assertion(bot: &BotConfig, error: &ConnectError) -> String {
+    let key = format!("bots.{}.assertion", bot.name);
+    match error {
+        ConnectError::Rejected { .. } | ConnectError::TokenExpired { .. } => {
+            format!("check {key}_bearer_token_file, and the log of the service")
+        }
+        ConnectError::Unreachable { .. } => format!("check {key}_url, and whether the service runs"),
+        _ => format!(
+            "check {key}_url; the service has to answer {{\"jwt\": \"…\"}}, and its log says why it does not"
+        ),
+    }
+}
+
 fn secret(bot: &BotConfig) -> String {
+    if bot.assertion_service.is_some() {
+        return format!(
+            "the service of bots.{}.assertion_url signs with another secret or algorithm than that of the app {}: copy \
+             both from the page of the bot's SDK app",
+            bot.name, bot.client_id
+        );
+    }
     format!(
         "bots.{}.client_secret is not the secret of the app {}, or algorithm is not the app's: copy both from the page of \
          the bot's SDK app",
@@ -209,7 +232,7 @@ mod tests {
 
     #[test]
     fn step_names_the_cause_of_a_refusal() {
-        use ConnectPhase::{Grant, Start};
+        use ConnectPhase::{Assertion, Grant, Start};
         let bot = bot("support");
         for (error, clock, words) in [
             (
@@ -236,6 +259,17 @@ mod tests {
                 "console",
             ),
             (unavailable(Grant, "the platform answered 503 without a reason"), None, "try again later"),
+            (rejected(Assertion, "nope"), None, "assertion_bearer_token_file"),
+            (
+                unavailable(Assertion, "the assertion service answered 404 without a reason"),
+                None,
+                "assertion_url",
+            ),
+            (
+                ConnectError::Unreachable { phase: Assertion, error: CallError::Timeout },
+                None,
+                "whether the service runs",
+            ),
         ] {
             let step = for_platform(&bot, &error, clock);
             assert!(step.contains(words), "{words}: {step}");

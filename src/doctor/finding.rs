@@ -184,7 +184,10 @@ impl DoctorReport {
             };
         }
         let (failed, warnings) = (self.count(FindingLevel::Failed), self.count(FindingLevel::Warning));
-        let _ = writeln!(text, "{} checks, {failed} failed, {warnings} warnings", self.0.len());
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        let checks = self.0.len();
+        let _ =
+            writeln!(text, "{checks} check{}, {failed} failed, {warnings} warning{}", s(checks), s(warnings));
         text
     }
 
@@ -220,7 +223,7 @@ mod tests {
             "ok       configuration: 1 bot\n\
              warning  clock platform: 61 s ahead. Next: run an NTP client\n\
              failed   grant support: the platform answered 401. Next: check client_secret\n\
-             3 checks, 1 failed, 1 warnings\n"
+             3 checks, 1 failed, 1 warning\n"
         );
     }
 

@@ -39,6 +39,8 @@ pub(super) struct ServerTarget<'a> {
     pub(super) admits: &'a dyn Fn(IpAddr) -> bool,
     /// The step for an address that may not be.
     pub(super) not_admitted: &'a str,
+    /// The places of a proxy for the server, for the step of a server that is out of reach.
+    pub(super) proxy_keys: &'a str,
 }
 
 impl ServerTarget<'_> {
@@ -112,7 +114,7 @@ async fn examine_addresses(target: &ServerTarget<'_>, report: &mut DoctorReport)
             let next = format!(
                 "check the name in {} and the resolver of this machine; {}",
                 target.key,
-                advice::NEEDS_PROXY
+                advice::needs_proxy(target.proxy_keys)
             );
             report.failed(CheckStage::Dns, target.host(), why, next);
             return false;
@@ -136,7 +138,13 @@ async fn examine_addresses(target: &ServerTarget<'_>, report: &mut DoctorReport)
             }
             Err(error) => {
                 let message = format!("{address} takes no connection: {error}");
-                report.problem(level, CheckStage::Dns, target.host(), message, advice::for_address(is_open));
+                report.problem(
+                    level,
+                    CheckStage::Dns,
+                    target.host(),
+                    message,
+                    advice::for_address(is_open, target.proxy_keys),
+                );
             }
         }
     }

@@ -30,8 +30,11 @@ pub(super) async fn examine(bot: &Arc<BotConfig>, options: &DoctorOptions, repor
             return;
         }
     };
-    let signs = JwtSigner::new(bot).map_err(|error| error.to_string());
-    let connector = signs.and_then(|_| {
+    let signs = match bot.assertion_service {
+        Some(_) => Ok(()),
+        None => JwtSigner::new(bot).map(|_| ()).map_err(|error| error.to_string()),
+    };
+    let connector = signs.and_then(|()| {
         PlatformConnector::new(std::slice::from_ref(bot), clock.clone()).map_err(|error| error.to_string())
     });
     let connector = match connector {
@@ -42,12 +45,16 @@ pub(super) async fn examine(bot: &Arc<BotConfig>, options: &DoctorOptions, repor
             return;
         }
     };
-    report.ok(
-        CheckStage::Keys,
-        name,
-        format!("the key of the app {} signs ({:?})", bot.client_id, bot.algorithm),
-    );
-    let (key, ca_key) = (format!("bots.{name}.platform"), format!("bots.{name}.ca_file"));
+    let signer = match &bot.assertion_service {
+        Some(service) => {
+            let host = service.url.host_str().unwrap_or_default();
+            format!("the service at {host} makes the JWTs of the app {}", bot.client_id)
+        }
+        None => format!("the key of the app {} signs ({})", bot.client_id, bot.algorithm.as_str()),
+    };
+    report.ok(CheckStage::Keys, name, signer);
+    let [key, ca_key, assertion_key] =
+        ["platform", "ca_file", "assertion_url"].map(|key| format!("bots.{name}.{key}"));
     let server = |url, key| ServerTarget {
         url,
         key,
@@ -56,8 +63,12 @@ pub(super) async fn examine(bot: &Arc<BotConfig>, options: &DoctorOptions, repor
         proxy: bot.proxy.as_ref(),
         admits: &|_| true,
         not_admitted: "",
+        proxy_keys: "proxy.url or in HTTPS_PROXY",
     };
     let mut is_open = network::examine(&server(&bot.platform, &key), report).await;
+    if let Some(service) = &bot.assertion_service {
+        is_open &= network::examine(&server(&service.url, &assertion_key), report).await;
+    }
     if let Some(base) = &bot.socket_base {
         let key = format!("bots.{name}.socket_base");
         is_open &= network::examine(&server(base, &key), report).await;
@@ -96,7 +107,7 @@ impl BotExamination<'_> {
                 format!("the platform gives a token for the app {}", bot.client_id),
             );
         }
-        if !matches!(failed, Some("grant" | "start" | "proxy")) {
+        if !matches!(failed, Some("assertion" | "grant" | "start" | "proxy")) {
             report.ok(
                 CheckStage::Start,
                 name,
@@ -107,7 +118,7 @@ impl BotExamination<'_> {
             Ok(socket) => socket,
             Err(error) => {
                 let stage = match error.phase() {
-                    "grant" => CheckStage::Grant,
+                    "assertion" | "grant" => CheckStage::Grant,
                     "start" => CheckStage::Start,
                     "proxy" => CheckStage::Proxy,
                     _ => CheckStage::Socket,

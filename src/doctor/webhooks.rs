@@ -29,6 +29,7 @@ pub(super) async fn examine(config: &Config, options: &DoctorOptions, report: &m
             ca: config.webhooks.ca.as_deref(),
             proxy: config.webhooks.proxy.as_ref(),
             admits: &admits,
+            proxy_keys: "webhooks.proxy",
             not_admitted: "write its range into webhooks.allow_private if deliveries may go there",
         };
         network::examine(&target, &mut way).await;

@@ -258,7 +258,7 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Connect(request) => self.connect(&request),
             Effect::Send(message) => return Box::pin(self.send(&message)).await,
-            Effect::Signal(signal, number) => return Box::pin(self.signal(&signal, number)).await,
+            Effect::Signal(signal) => return Box::pin(self.signal(&signal)).await,
             Effect::Acknowledge(marks) => return Box::pin(self.acknowledge(&marks)).await,
             Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {

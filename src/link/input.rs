@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp, UserSignal};
 use crate::rhythm::TurnObservation;
-use crate::rtm::{ConnectMode, DeliveryMarks, HistoryPage, IncomingFrame};
+use crate::rtm::{ConnectMode, DeliveryMarks, HistoryPage, IncomingFrame, OutgoingSignal};
 use crate::store::{ConversationSnapshot, ConversationWrite};
 
 /// An event for the machine.
@@ -118,8 +118,8 @@ pub enum Effect {
     /// does not want it any more ([`super::Machine::is_sending`]). A message that ends the session sends that instead
     /// of a text.
     Send(Arc<AcceptedMessage>),
-    /// Send this signal over the open socket, if the lease is valid. Its number is that of no open message.
-    Signal(UserSignal, u64),
+    /// Send this signal over the open socket, if the lease is valid.
+    Signal(OutgoingSignal),
     /// Acknowledge the delivery of the response with these marks in the same way.
     Acknowledge(DeliveryMarks),
     /// Ping the platform, as frame and as web socket ping.

@@ -18,7 +18,7 @@
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
 //! * [`own_record`]: our message in history
-//! * [`human_agent`]: the human agent of a conversation
+//! * [`human_agent`], [`agent_messages`]: the human agent of a conversation, and the ids of its messages
 //! * [`record_owner`]: the records of history and their turns
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
@@ -27,6 +27,7 @@
 //! * [`reconcile`]: a store that lost data
 //! * [`connection_status`]: the link as callers see it
 
+mod agent_messages;
 mod backfill;
 mod close_code;
 mod connect_message;
@@ -62,6 +63,7 @@ use crate::domain::{
 };
 use crate::rhythm::SharedRhythm;
 use crate::store::ConversationSnapshot;
+use agent_messages::AgentMessages;
 use erasure::ErasurePhase;
 use exit_phase::ExitPhase;
 use human_agent::AgentEvidence;
@@ -96,6 +98,7 @@ pub struct Machine {
     platform_clock: PlatformClock,
     /// Whether the end of the record's agent may have been missed.
     agent_evidence: AgentEvidence,
+    agent_messages: AgentMessages,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -156,6 +159,7 @@ impl Machine {
             said_at,
             platform_clock,
             agent_evidence: AgentEvidence::Current,
+            agent_messages: AgentMessages::default(),
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,

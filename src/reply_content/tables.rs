@@ -11,7 +11,9 @@ use crate::domain::lenient_json::elements;
 /// Members that name the columns.
 const COLUMNS: [&str; 4] = ["columns", "X_axis", "x_axis", "headers"];
 /// Members of an element that hold the cells of its row, in the order of preference.
-const CELLS: [&str; 4] = ["displayValues", "Values", "values", "rowData"];
+const CELLS: [&str; 3] = ["displayValues", "Values", "rowData"];
+/// A member that holds cells, or items.
+const CELLS_OR_ITEMS: [&str; 1] = ["values"];
 
 const SEPARATOR: &str = " | ";
 
@@ -59,7 +61,10 @@ impl ContentDraft {
             }
             return true;
         }
-        let Some(cells) = element.of(&CELLS).find(|raw| is_row(raw)) else { return false };
+        let is_list = |raw: &&RawValue| elements(raw).is_some_and(|cells| !cells.is_empty());
+        let cells = element.of(&CELLS).find(is_list);
+        let cells = cells.or_else(|| element.of(&CELLS_OR_ITEMS).find(|raw| is_row(raw)));
+        let Some(cells) = cells else { return false };
         let title = first_label(element, &TITLES, depth);
         self.read_row(title, cells, depth);
         true

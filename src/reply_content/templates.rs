@@ -239,9 +239,15 @@ impl ContentDraft {
                 || CHOICES.contains(&name)
                 || TABLE.contains(&name)
         };
+        let is_silent = self.words().trim().is_empty();
         for (_, raw) in object.iter().filter(|(name, _)| !is_style(name) && !is_known(name)) {
             if raw.get().starts_with('{') {
                 self.read_value(raw, None, depth);
+            } else if let Some(text) = string(raw) {
+                // A template without words may show the page of an address.
+                if is_silent && ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme)) {
+                    self.push_media(MediaKind::Link, Some(depth.plain(&text).trim()), None, true);
+                }
             } else {
                 self.read_items(raw, false, depth);
             }

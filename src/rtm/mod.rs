@@ -39,7 +39,7 @@ pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, decode_hi
 pub use history_request::HistoryStart;
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::JwtSigner;
-pub use signal_frames::DeliveryMarks;
+pub use signal_frames::{DeliveryMarks, OutgoingSignal};
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;
 pub use upload::{FileUpload, UPLOAD_CHUNK_BYTES, UploadError};

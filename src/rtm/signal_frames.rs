@@ -18,6 +18,8 @@ struct SignalFrame<'a> {
     message: EmptyMessage,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
+    #[serde(rename = "agent_MessageId", skip_serializing_if = "Option::is_none")]
+    agent_message_id: Option<&'a str>,
     bot_info: BotInfo<'a>,
     client: &'a str,
 }
@@ -29,15 +31,26 @@ struct EmptyMessage {
     kind: &'static str,
 }
 
-/// Returns the frame of a signal. `id` comes from the counter of pings. `number` stands for a `clientMessageId` where
-/// the SDKs have one, and equals that of no open message.
-pub fn signal(bot: &BotConfig, signal: &UserSignal, id: u64, number: u64) -> String {
+/// A signal with what its frame needs beside it.
+#[derive(Clone, Debug)]
+pub struct OutgoingSignal {
+    /// The signal.
+    pub signal: UserSignal,
+    /// Stands for a `clientMessageId` where the SDKs have one, and equals that of no open message.
+    pub number: u64,
+    /// The desk's own id of the agent's message that a receipt names.
+    pub agent_message_id: Option<Box<str>>,
+}
+
+/// Returns the frame of a signal. `id` comes from the counter of pings.
+pub fn signal(bot: &BotConfig, outgoing: &OutgoingSignal, id: u64) -> String {
+    let OutgoingSignal { signal, number, agent_message_id } = outgoing;
     let (event, client_message_id) = match signal.kind {
         SignalKind::Typing => ("typing", None),
         SignalKind::StopTyping => ("stop_typing", None),
         SignalKind::Delivered => ("message_delivered", None),
         SignalKind::Read => ("message_read", None),
-        SignalKind::CloseAgentChat => ("close_agent_chat", Some(number)),
+        SignalKind::CloseAgentChat => ("close_agent_chat", Some(*number)),
     };
     let is_receipt = matches!(signal.kind, SignalKind::Delivered | SignalKind::Read);
     to_json(&SignalFrame {
@@ -47,9 +60,16 @@ pub fn signal(bot: &BotConfig, signal: &UserSignal, id: u64, number: u64) -> Str
         event,
         message: EmptyMessage { body: "", kind: "" },
         message_id: signal.message_id.as_deref().filter(|_| is_receipt),
+        agent_message_id: agent_message_id.as_deref().filter(|_| is_receipt),
         bot_info: BotInfo::of(bot),
         client: CLIENT_NAME,
     })
+}
+
+/// Returns the desk's own id of a human agent's message, if the frame of the message has one.
+pub fn agent_message_id(frame: &str) -> Option<Box<str>> {
+    let [id] = members(frame, ["agent_MessageId"])?;
+    string_or_number(id?).filter(|id| !id.is_empty()).map(Into::into)
 }
 
 /// The marks of a response by which its delivery is acknowledged.
@@ -110,8 +130,12 @@ mod tests {
     fn signal_has_the_members_of_the_sdks() {
         let bot = crate::rtm::tests::bot("https://bots.example");
         let frame = |kind, message_id: Option<&str>| {
-            let of = UserSignal { kind, message_id: message_id.map(Into::into) };
-            let mut frame = parsed(&signal(&bot, &of, 7, 1_763_845_000_123));
+            let of = OutgoingSignal {
+                signal: UserSignal { kind, message_id: message_id.map(Into::into) },
+                number: 1_763_845_000_123,
+                agent_message_id: message_id.filter(|id| *id == "ms-agent").map(|_| "a-1".into()),
+            };
+            let mut frame = parsed(&signal(&bot, &of, 7));
             let common = frame.as_object_mut().unwrap();
             assert_eq!(common.remove("resourceid"), Some(json!("/bot.message")));
             assert_eq!(common.remove("message"), Some(json!({"body": "", "type": ""})));
@@ -119,7 +143,13 @@ mod tests {
             assert_eq!(common.remove("botInfo").unwrap()["taskBotId"], "st-0d3f");
             frame
         };
-        assert_eq!(frame(SignalKind::Typing, Some("ms-1")), json!({"event": "typing", "id": 7}));
+        for (kind, event) in
+            [(SignalKind::Delivered, "message_delivered"), (SignalKind::Read, "message_read")]
+        {
+            let ids = json!({"event": event, "messageId": "ms-agent", "agent_MessageId": "a-1", "id": 7});
+            assert_eq!(frame(kind, Some("ms-agent")), ids);
+        }
+        assert_eq!(frame(SignalKind::Typing, Some("ms-agent")), json!({"event": "typing", "id": 7}));
         assert_eq!(frame(SignalKind::StopTyping, None), json!({"event": "stop_typing", "id": 7}));
         assert_eq!(
             frame(SignalKind::Delivered, Some("ms-1")),
@@ -135,6 +165,21 @@ mod tests {
             frame(SignalKind::CloseAgentChat, None),
             json!({"event": "close_agent_chat", "id": number, "clientMessageId": number})
         );
+    }
+
+    #[test]
+    fn id_of_a_desk_is_read_from_its_message() {
+        assert_eq!(agent_message_id(r#"{"agent_MessageId":"a-1"}"#).as_deref(), Some("a-1"));
+        assert_eq!(agent_message_id(r#"{"agent_MessageId":17}"#).as_deref(), Some("17"));
+        for none in [
+            "{}",
+            r#"{"agent_MessageId":""}"#,
+            r#"{"agent_MessageId":null}"#,
+            r#"{"agent_MessageId":{}}"#,
+            "[]",
+        ] {
+            assert_eq!(agent_message_id(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum Hint {
     },
     /// A message that a caller on this replica waits for was erased with its conversation.
     Erased(ConversationId, MessageId),
+    /// A conversation was erased. No replica may keep data of its user in memory.
+    UserErased(ConversationId),
     /// The journal of a conversation that is observed here may have new entries.
     Appended(ConversationId),
     /// A chunk of a streamed reply in a conversation that is observed here.
@@ -82,6 +84,7 @@ impl Hint {
                 | Self::Answered(..)
                 | Self::AskedList { .. }
                 | Self::AnsweredList(..)
+                | Self::UserErased(_)
         )
     }
 }

@@ -340,8 +340,8 @@ impl Store {
         dispatch!(self.signal(conversation, signal), Ok)
     }
 
-    /// Passes on a hint of one replica to another: [`Hint::Chunk`], [`Hint::Platform`], and questions and
-    /// answers about the status of conversations. The store itself gives all other hints, each in the step that causes
+    /// Passes on a hint of one replica to another: [`Hint::Chunk`], [`Hint::Platform`], [`Hint::UserErased`], and
+    /// questions and answers about the status of conversations. The store itself gives all other hints, each in the step that causes
     /// it.
     ///
     /// # Errors

@@ -90,6 +90,24 @@ fn erasure_of_an_unknown_user_succeeds_and_repeats() {
 }
 
 #[test]
+fn erasure_drops_the_grant_of_the_users_uploads() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let upload = async || {
+            let request = Request::new("POST", format!("{ALICE}/attachments"))
+                .header("Content-Type", "text/plain")
+                .header("Content-Disposition", "attachment; filename=a.txt");
+            bridge.send(request.body("hello")).await.message(201);
+            bridge.script.observed("alice").grants
+        };
+        assert_eq!((upload().await, upload().await), (1, 1), "the second one takes the kept grant");
+        assert_eq!(erase(&bridge, "alice").await.status, 204);
+        assert_eq!(upload().await, 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn erasure_covers_one_user_of_one_bot() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;

@@ -1,5 +1,7 @@
 //! Signals of the user's window (api.md 2, `POST …/signals`).
 
+use std::time::Duration;
+
 use rtm_sandbox::Step;
 use serde_json::{Value, json};
 
@@ -43,6 +45,46 @@ fn signals_reach_the_platform_over_the_open_socket() {
         assert!(frames[4]["clientMessageId"].as_u64().is_some_and(|number| number > 1_600_000_000_000));
         // A turn goes on beside them, and the journal has none.
         turn(&bridge, &["two"]).await;
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn receipts_carry_the_desks_own_id_of_the_message() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.behave(|behaviour| behaviour.agent_typing = Duration::ZERO);
+        turn(&bridge, &["one"]).await;
+        let steps = vec![
+            Step::AgentStart,
+            Step::AgentSay("Hello".to_owned()),
+            Step::AgentSay("I am Alex".to_owned()),
+        ];
+        bridge.script.push("alice", steps);
+        let replies = async || {
+            let page = bridge.api.get("/conversations/alice/events?types=reply").await.json();
+            let events = page["events"].as_array().unwrap().clone();
+            events.into_iter().filter(|event| event["data"]["agent"] == true).collect::<Vec<_>>()
+        };
+        until("the agent has spoken", async || replies().await.len() == 2).await;
+        let said = replies().await;
+        for (kind, line) in [("delivered", &said[0]), ("read", &said[0]), ("read", &said[1])] {
+            let body = json!({"type": kind, "messageId": line["data"]["messageId"]});
+            assert_eq!(signal(&bridge, &body).await.status, 202);
+        }
+        // A message of the bot has none, and neither has an unknown one.
+        assert_eq!(signal(&bridge, &json!({"type": "delivered", "messageId": "ms-1"})).await.status, 202);
+        until("the platform has all", async || heard(&bridge, "event").len() == 4).await;
+        let frames = heard(&bridge, "event");
+        for (frame, line) in frames.iter().zip([&said[0], &said[0], &said[1]]) {
+            let desk_id = &line["data"]["event"]["agent_MessageId"];
+            assert!(desk_id.is_string());
+            assert_eq!(
+                (&frame["messageId"], &frame["agent_MessageId"]),
+                (&line["data"]["messageId"], desk_id)
+            );
+        }
+        assert_eq!(frames[3].get("agent_MessageId"), None);
         bridge.finish().await;
     });
 }

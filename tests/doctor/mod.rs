@@ -1,13 +1,19 @@
 //! What `rtm-bridge doctor` says about working and broken set-ups.
 
+mod documented_reports;
 mod server;
 
 use std::sync::Arc;
 
-use rtm_bridge::config::{BotConfig, BotWebhookConfig, Config, ProxyConfig, fixtures};
+use jsonwebtoken::{EncodingKey, Header};
+use rtm_bridge::config::{
+    AssertionServiceConfig, BotConfig, BotWebhookConfig, Config, ProxyConfig, fixtures,
+};
 use rtm_bridge::doctor::{CheckReport, CheckStage, DoctorOptions, DoctorReport, FindingLevel, examine};
 use rtm_bridge::domain::UserId;
 use rtm_sandbox::{Endpoint, Fault, Sandbox, SandboxScript, Step};
+use serde_json::json;
+use url::Url;
 
 use self::server::{PlainServer, TlsFront};
 use crate::support::{
@@ -58,6 +64,13 @@ impl DoctorSetup {
         };
         assert!(failed.iter().any(is_it), "{words}, {step}:\n{}", report.to_text());
     }
+}
+
+/// Returns a JWT of the user until the year 2100.
+fn jwt() -> String {
+    let claims = json!({"iss": rtm_sandbox::CLIENT_ID, "sub": USER, "iat": 1, "exp": 4_102_444_800_u64});
+    let key = EncodingKey::from_secret(rtm_sandbox::CLIENT_SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
 
 /// Returns the checks that are fine.
@@ -150,6 +163,49 @@ fn app_without_the_channel_is_told_in_each_form() {
             .await;
         setup.script.next_connect(USER, vec![Step::Close(1008)]);
         setup.fails(CheckStage::Socket, "closed the socket at once (1008)", "enable the channel").await;
+    });
+}
+
+#[test]
+fn service_that_makes_the_jwts_is_examined() {
+    run(async {
+        let mut setup = DoctorSetup::new().await;
+        setup.bot().client_secret = String::new().into();
+        let signer = |url: &Url| AssertionServiceConfig { url: url.clone(), bearer_token: None };
+        let answer: &'static str = Box::leak(json!({"jwt": jwt()}).to_string().into_boxed_str());
+        let service = PlainServer::start(0, 200, "application/json", answer).await;
+        setup.bot().assertion_service = Some(signer(&service.url()));
+        let report = setup.report().await;
+        assert_eq!(report.level(), FindingLevel::Ok, "{}", report.to_text());
+        assert!(report.to_text().contains("the service at 127.0.0.1 makes the JWTs"), "{}", report.to_text());
+
+        let dead: Url = format!("http://127.0.0.1:{}/sts", crate::support::free_port()).parse().unwrap();
+        setup.bot().assertion_service = Some(signer(&dead));
+        setup.fails(CheckStage::Dns, "takes no connection", "let firewalls pass").await;
+        for (status, body, words, step) in [
+            (
+                401,
+                r#"{"errors":[{"msg":"no bearer","code":401}]}"#,
+                "answered 401",
+                "assertion_bearer_token_file",
+            ),
+            (404, "<html>Not found</html>", "answered 404", "assertion_url"),
+            (200, "{}", "lacks the needed fields", r#"answer {"jwt": "…"}"#),
+        ] {
+            let service = PlainServer::start(0, status, "application/json", body).await;
+            setup.bot().assertion_service = Some(signer(&service.url()));
+            setup.fails(CheckStage::Grant, words, step).await;
+            let text = setup.report().await.to_text();
+            assert!(!text.contains("start sandbox"), "there was no start: {text}");
+        }
+        let other = PlainServer::start(0, 200, "application/json", r#"{"jwt":"e30.e30.c2ln"}"#).await;
+        setup.bot().assertion_service = Some(signer(&other.url()));
+        let text = setup.report().await.to_text();
+        assert!(text.contains("failed   grant sandbox: the platform answered 401"), "{text}");
+        assert!(
+            text.contains("assertion_url signs with another secret") && !text.contains("client_secret"),
+            "{text}"
+        );
     });
 }
 
@@ -291,6 +347,10 @@ fn receiver_with_an_expired_certificate_is_told() {
             ..BotWebhookConfig::default()
         });
         setup.fails(CheckStage::Webhooks, "may not be reached", "webhooks.allow_private").await;
+        let url = setup.bot().webhook.as_ref().unwrap().url.clone();
+        setup.bot().webhook.as_mut().unwrap().url = Some("https://receiver.invalid/in".parse().unwrap());
+        setup.fails(CheckStage::Webhooks, "the name has no address", "give that as webhooks.proxy").await;
+        setup.bot().webhook.as_mut().unwrap().url = url;
         setup.config.webhooks.allow_private =
             vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         setup.fails(CheckStage::Webhooks, "expired on 2024-02-01", "renew the certificate").await;

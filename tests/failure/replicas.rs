@@ -2,6 +2,7 @@
 
 mod campaign;
 mod deliveries;
+mod erasure_killed;
 mod held_messages;
 mod load;
 mod network_cut;

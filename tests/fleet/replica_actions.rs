@@ -180,6 +180,7 @@ impl FleetWorld {
             // The simulation has no subscribers.
             Hint::Appended(_)
             | Hint::Erased(..)
+            | Hint::UserErased(_)
             | Hint::Chunk(..)
             | Hint::Signal(..)
             | Hint::Platform(..)

@@ -174,7 +174,7 @@ impl Bench {
                 Effect::ReportLoss(id) => self.forgotten.push(id),
                 Effect::Rest => self.rests += 1,
                 Effect::Erase => self.erasures += 1,
-                Effect::Signal(signal, number) => self.signals.push((signal.kind, number)),
+                Effect::Signal(sent) => self.signals.push((sent.signal.kind, sent.number)),
                 Effect::Acknowledge(marks) => self.acknowledged.push(marks),
                 Effect::ReadLane => self.lane_reads += 1,
                 Effect::Reconciled => self.rebased += 1,

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::Deserialize;
+use url::Url;
 
-use super::script_values::{signed_seconds, span};
+use super::script_values::{optional_http_url, signed_seconds, span};
 use super::uploads::FileBehaviour;
 
 /// Switches of protocol.md 11 and 16.
@@ -107,6 +108,11 @@ pub struct Behaviour {
     pub clock_lead: SignedDuration,
     /// Whether the webhook channel (V2) answers with the first responses and a `pollId` for the others.
     pub webhook_polling: bool,
+    /// URL of the webhook channel's receiver (`http://…`). With it a call is acknowledged at once, and each response is
+    /// posted there.
+    #[serde(deserialize_with = "optional_http_url")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub webhook_post_url: Option<Url>,
     /// Number of the newest responses that a new socket gets again. It counts responses from the time of the switch.
     pub repeats: usize,
     /// Uploads of files, and the bot's way with them.
@@ -153,6 +159,7 @@ impl Default for Behaviour {
             user_ids: UserIdStyle::AsSent,
             clock_lead: SignedDuration::ZERO,
             webhook_polling: false,
+            webhook_post_url: None,
             repeats: 0,
             files: FileBehaviour::default(),
         }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _, Spanned};
+use serde_saphyr::Spanned;
 
 use super::SandboxOptions;
 use super::assertion::{AppKey, AppRules, ClientApp};
 use super::behaviour::Behaviour;
 use super::fault_spec::FaultSpec;
+use super::script_mistake::ScriptMistake;
 use super::script_values::optional_span;
 use super::scripted_bot::ScriptedBot;
 
@@ -107,32 +108,6 @@ impl AlgorithmName {
 
     fn needs_secret(self) -> bool {
         matches!(self, Self::HS256 | Self::HS512)
-    }
-}
-
-/// A mistake of a script, with its place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: {message}")]
-pub struct ScriptMistake {
-    /// Line, from 1.
-    pub line: u64,
-    /// Column in characters, from 1.
-    pub column: u64,
-    /// Description.
-    pub message: String,
-}
-
-impl ScriptMistake {
-    fn at(place: &Spanned<String>, message: String) -> Self {
-        let location = place.referenced;
-        Self { line: location.line(), column: location.column(), message }
-    }
-
-    fn of(error: &serde_saphyr::Error) -> Self {
-        let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
-        // The place is told beside the message, and not once more within it.
-        let message = DefaultMessageFormatter.format_message(error.without_snippet()).into_owned();
-        Self { line: location.line(), column: location.column(), message }
     }
 }
 

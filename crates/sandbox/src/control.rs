@@ -24,6 +24,7 @@ use super::platform_state::{BotUser, PlatformState, locked};
 use super::script_step::StepList;
 use super::step::Step;
 use super::step_runner::{StepTrigger, run_steps};
+use super::webhook_posts::WebhookPosts;
 
 /// Time for which `/sandbox/heard` waits for an entry, in seconds.
 const WAIT: u64 = 10;
@@ -97,7 +98,8 @@ async fn push(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
     let platform = platform.into_inner();
     let user = platform.user(&BotUser { bot: push.bot, user: push.user });
     let sockets = locked(&user.state).sockets.len();
-    run_steps(&platform, &user, StepTrigger::default(), steps).await;
+    let collector = WebhookPosts::of_push(&platform, &user);
+    run_steps(&platform, &user, StepTrigger { collector, ..StepTrigger::default() }, steps).await;
     HttpResponse::Ok().json(json!({"sockets": sockets}))
 }
 

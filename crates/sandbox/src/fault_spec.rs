@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::faults::{Endpoint, Fault, RetryAfter};
-use super::script_values::SpanText;
+use super::script_values::{HttpStatusNumber, SpanText};
 
 /// A fault of requests.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,13 +25,13 @@ pub(super) struct FaultSpec {
 #[serde(rename_all = "camelCase")]
 enum FaultKind {
     /// This status with the platform's error envelope.
-    Status(#[cfg_attr(test, schemars(range(min = 400, max = 599)))] u16),
+    Status(HttpStatusNumber),
     /// This status, code and message.
     Error(ErrorSpec),
     /// 429, with `Retry-After` in seconds, or null to leave it out.
     RateLimited(Option<u64>),
     /// A proxy's HTML page with this status.
-    Html(u16),
+    Html(HttpStatusNumber),
     /// This status with this body.
     Body(BodySpec),
     /// The right answer after a delay.
@@ -52,7 +52,7 @@ enum FaultKind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ErrorSpec {
     /// HTTP status.
-    status: u16,
+    status: HttpStatusNumber,
     /// `errors[0].code`; digits become a number.
     code: String,
     /// `errors[0].msg`.
@@ -65,7 +65,7 @@ struct ErrorSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BodySpec {
     /// HTTP status.
-    status: u16,
+    status: HttpStatusNumber,
     /// The body, sent as JSON.
     body: String,
 }
@@ -73,15 +73,15 @@ struct BodySpec {
 impl FaultSpec {
     pub(super) fn fault(&self) -> Fault {
         match &self.fault {
-            FaultKind::Status(status) => Fault::Status(*status),
+            FaultKind::Status(status) => Fault::Status(status.0),
             FaultKind::Error(ErrorSpec { status, code, msg }) => {
-                Fault::Error { status: *status, code: code.clone(), msg: msg.clone() }
+                Fault::Error { status: status.0, code: code.clone(), msg: msg.clone() }
             }
             FaultKind::RateLimited(seconds) => {
                 Fault::RateLimited(seconds.map_or(RetryAfter::Missing, RetryAfter::Seconds))
             }
-            FaultKind::Html(status) => Fault::Html(*status),
-            FaultKind::Body(BodySpec { status, body }) => Fault::Body(*status, body.clone()),
+            FaultKind::Html(status) => Fault::Html(status.0),
+            FaultKind::Body(BodySpec { status, body }) => Fault::Body(status.0, body.clone()),
             FaultKind::Slow(span) => Fault::Slow(span.0),
             FaultKind::Empty => Fault::Empty,
             FaultKind::TokenExpired => Fault::TokenExpired,

@@ -44,6 +44,7 @@ mod random_sequence;
 mod random_span;
 mod random_steps;
 mod script;
+mod script_mistake;
 mod script_progress;
 mod script_step;
 mod script_values;
@@ -60,6 +61,7 @@ mod upgrade;
 mod uploads;
 mod web_sdk;
 mod webhook_channel;
+mod webhook_posts;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -82,7 +84,7 @@ pub use behaviour::{
     AckOrder, AgentDesk, Behaviour, ExpiredTokenStyle, FramingStyle, HistoryTextStyle, SecureHandshake,
     SpellingStyle, StaleSid, UserIdStyle, WaitingOrder, WelcomeTime,
 };
-pub use bot_script::{BotScript, ScriptMistake};
+pub use bot_script::BotScript;
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
     CloseObservation, ConnectObservation, DeliveryObservation, FileObservation, FrameKind, GrantObservation,
@@ -90,6 +92,7 @@ pub use observations::{
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;
+pub use script_mistake::ScriptMistake;
 pub use scripted_bot::ScriptedBot;
 pub use step::{CutMode, Gate, ReceiptKind, ReceiptScope, Step, StreamEndMarker};
 pub use uploads::FileBehaviour;

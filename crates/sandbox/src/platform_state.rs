@@ -324,6 +324,8 @@ pub(super) struct UserState {
     pub(super) scripted_connects: VecDeque<Vec<Step>>,
     /// Whether the bot stalls, so that the next message gets no answer either.
     pub(super) stalled: bool,
+    /// Whether unsolicited responses are posted too: the user's last call was an asynchronous one of version 2.
+    pub(super) takes_pushes: bool,
     /// The newest responses, for new sockets of a platform that repeats them.
     pub(super) repeatable: VecDeque<String>,
     pub(super) observed: UserObservations,

@@ -1,4 +1,4 @@
-//! Values of a script that are texts with a meaning: spans, patterns, close codes and names of shapes.
+//! Values of a script with a meaning: spans, patterns, close codes, statuses and names of shapes.
 //!
 //! Each is checked while it is read, so that a mistake is reported with its place.
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use regex::Regex;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use url::Url;
 
 use super::message_elements;
 
@@ -70,6 +71,14 @@ pub(super) fn signed_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     i32::deserialize(deserializer).map(|seconds| SignedDuration::from_secs(seconds.into()))
 }
 
+/// Reads the URL of a receiver, which may be absent. The sandbox speaks no TLS.
+pub(super) fn optional_http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let wrong = || D::Error::custom("the URL of a receiver begins with http:// and a host");
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let url = Url::parse(&text).ok().filter(|url| url.scheme() == "http" && url.has_host());
+    url.map(Some).ok_or_else(wrong)
+}
+
 /// A regular expression. It is found anywhere in a text, in a time linear to it.
 #[derive(Debug, Clone)]
 pub(super) struct TextPattern(pub(super) Regex);
@@ -120,13 +129,26 @@ impl<'de> Deserialize<'de> for CloseCodeNumber {
     }
 }
 
+/// Status of an HTTP answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HttpStatusNumber(pub(super) u16);
+
+impl<'de> Deserialize<'de> for HttpStatusNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u16::deserialize(deserializer)? {
+            status @ 200..600 => Ok(Self(status)),
+            _ => Err(D::Error::custom("an HTTP status is a number from 200 to 599")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod schema {
     use std::borrow::Cow;
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    use super::{CloseCodeNumber, ShapeName, SpanText, TextPattern};
+    use super::{CloseCodeNumber, HttpStatusNumber, ShapeName, SpanText, TextPattern};
     use crate::message_elements;
 
     macro_rules! inline_schema {
@@ -151,6 +173,7 @@ mod schema {
     );
     inline_schema!(TextPattern, json_schema!({"type": "string", "format": "regex"}));
     inline_schema!(ShapeName, json_schema!({"type": "string", "enum": message_elements::NAMES}));
+    inline_schema!(HttpStatusNumber, json_schema!({"type": "integer", "minimum": 200, "maximum": 599}));
     inline_schema!(CloseCodeNumber, json_schema!({"type": "integer", "minimum": 1000, "maximum": 4999}));
 }
 

@@ -1,5 +1,6 @@
-//! The platform's webhook channel, V1 and V2, without its asynchronous form (protocol.md 9).
+//! The platform's webhook channel, V1 and V2 (protocol.md 9). `webhook_posts` has its asynchronous form.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -21,6 +22,7 @@ use super::message_elements;
 use super::platform_state::{BotUser, PlatformState, UserEntry, locked};
 use super::step::Step;
 use super::step_runner::{CollectedResponse, StepRunner, StepTrigger};
+use super::webhook_posts::WebhookPosts;
 
 /// Longest call.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -29,15 +31,18 @@ const RESPONSES: usize = 1024;
 /// Time without a response that ends the first block of a polled call.
 const BLOCK_GAP: Duration = Duration::from_millis(50);
 
+/// Id of each trace.
+const TRACE: &str = "RTM-TRACE-sandbox";
+
 /// A running call.
 pub(super) struct WebhookCall {
-    user: std::sync::Arc<UserEntry>,
+    user: Arc<UserEntry>,
     responses: Receiver<CollectedResponse>,
 }
 
 /// Version of the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChannelVersion {
+pub(super) enum ChannelVersion {
     V1,
     V2,
 }
@@ -93,7 +98,7 @@ fn refusal(version: ChannelVersion, status: StatusCode, msg: &str) -> HttpRespon
     let mut body = json!({"errors": [{"msg": msg, "code": status.as_u16()}]});
     if version == ChannelVersion::V2 {
         body["_v"] = "v2".into();
-        body["_t"] = "RTM-TRACE-sandbox".into();
+        body["_t"] = TRACE.into();
     }
     HttpResponse::build(status).json(body)
 }
@@ -128,6 +133,7 @@ async fn call(
     if !platform.options.has_bot(&bot) {
         return invalid();
     }
+    let platform = platform.into_inner();
     let user = platform.user(&BotUser { bot: Some(bot), user: user.to_owned() });
     locked(&user.state).site = platform.site(host(request));
     platform.hear(&user, "webhook", || json!({"body": body}));
@@ -145,10 +151,17 @@ async fn call(
             answer_steps(&platform, &user, &text, attachments.as_ref())
         }
     };
+    let play = |collector| {
+        let trigger = StepTrigger { collector: Some(collector), ..StepTrigger::default() };
+        let runner = StepRunner { platform: Arc::clone(&platform), user: Arc::clone(&user), trigger };
+        actix_web::rt::spawn(runner.run(steps));
+    };
+    if let Some(posts) = WebhookPosts::of_call(&platform, &user, version) {
+        play(posts.start(true));
+        return acknowledgement(version);
+    }
     let (sender, responses) = channel(RESPONSES);
-    let trigger = StepTrigger { collector: Some(sender), ..StepTrigger::default() };
-    let runner = StepRunner { platform: platform.clone().into_inner(), user: user.clone(), trigger };
-    actix_web::rt::spawn(runner.run(steps));
+    play(sender);
     let call = WebhookCall { user, responses };
     let polls = version == ChannelVersion::V2 && platform.behaviour().webhook_polling;
     let (responses, running) = call.collected(polls.then_some(BLOCK_GAP)).await;
@@ -179,6 +192,14 @@ impl WebhookCall {
             }
         }
     }
+}
+
+/// Acknowledges a call whose responses are posted.
+fn acknowledgement(version: ChannelVersion) -> HttpResponse {
+    HttpResponse::Ok().json(match version {
+        ChannelVersion::V1 => json!({}),
+        ChannelVersion::V2 => json!({"status": "ok", "_v": "v2", "traceId": TRACE}),
+    })
 }
 
 fn content(version: ChannelVersion, body: &Value) -> Option<CallContent> {
@@ -267,7 +288,7 @@ fn value(response: &CollectedResponse) -> (&'static str, Value) {
     ("text", text.unwrap_or_default().into())
 }
 
-fn task_end() -> Map<String, Value> {
+pub(super) fn task_end() -> Map<String, Value> {
     let members = json!({
         "endOfTask": true, "endReason": "Fulfilled", "completedTaskId": "dg-sandbox",
         "completedTaskName": "Sandbox dialog",
@@ -275,14 +296,21 @@ fn task_end() -> Map<String, Value> {
     if let Value::Object(members) = members { members } else { Map::new() }
 }
 
+/// Returns the text of a response: a template as escaped JSON.
+pub(super) fn v1_text(response: &CollectedResponse) -> Value {
+    match value(response) {
+        ("template", template) => message_elements::escape_html(&template.to_string()).into(),
+        (_, text) => text,
+    }
+}
+
+pub(super) fn v2_element(response: &CollectedResponse) -> Value {
+    let (kind, val) = value(response);
+    json!({"type": kind, "val": val, "createdOn": response.created_on, "messageId": response.message_id})
+}
+
 fn v1_answer(responses: &[CollectedResponse]) -> Value {
-    let mut texts: Vec<Value> = responses
-        .iter()
-        .map(|response| match value(response) {
-            ("template", template) => message_elements::escape_html(&template.to_string()).into(),
-            (_, text) => text,
-        })
-        .collect();
+    let mut texts: Vec<Value> = responses.iter().map(v1_text).collect();
     // One response is a text, several are a list.
     let text = if texts.len() == 1 { texts.swap_remove(0) } else { Value::from(texts) };
     let mut answer = task_end();
@@ -296,13 +324,7 @@ fn v2_answer(
     responses: &[CollectedResponse],
     running: Option<WebhookCall>,
 ) -> Value {
-    let data: Vec<Value> = responses
-        .iter()
-        .map(|response| {
-            let (kind, val) = value(response);
-            json!({"type": kind, "val": val, "createdOn": response.created_on, "messageId": response.message_id})
-        })
-        .collect();
+    let data: Vec<Value> = responses.iter().map(v2_element).collect();
     let mut answer = match running {
         Some(call) => {
             let id = platform.ids.secret();

@@ -59,6 +59,11 @@ impl MembershipWorker {
                     self.forward(shard, Hint::AskedList { conversations, by, number });
                 }
             }
+            Hint::UserErased(_) => {
+                for shard in 0..self.setup.shards.len() {
+                    self.forward(shard, hint.clone());
+                }
+            }
             Hint::Answered(number, _) | Hint::AnsweredList(number, _) => {
                 // The remainder of the number is the shard that asked.
                 let shards = u64::try_from(self.setup.shards.len()).unwrap_or(u64::MAX);
@@ -117,6 +122,7 @@ const fn kind(hint: &Hint) -> &'static str {
         Hint::Ended(_) => "ended",
         Hint::EndedLarge { .. } => "ended_large",
         Hint::Erased(..) => "erased",
+        Hint::UserErased(_) => "user_erased",
         Hint::Appended(_) => "appended",
         Hint::Chunk(..) => "chunk",
         Hint::Platform(..) => "platform",

@@ -262,6 +262,7 @@ impl Shard {
             Hint::Ended(message) => self.waiters.borrow_mut().complete(message),
             Hint::EndedLarge { conversation, id } => self.resync_message_soon(conversation, id),
             Hint::Erased(_, id) => self.waiters.borrow_mut().complete_erased(id),
+            Hint::UserErased(conversation) => self.upload_grants.erase(&conversation),
             Hint::Appended(conversation) => self.publish_look(&conversation),
             Hint::Chunk(conversation, chunk) => self.publish_chunk(&conversation, &chunk),
             Hint::Platform(conversation, frame) => self.publish_platform(&conversation, &frame),

@@ -24,6 +24,8 @@ pub(super) struct UploadGrants<G> {
     grants: RefCell<HashMap<ConversationId, KeptGrant<G>>>,
     /// The number of uploads, which orders them.
     uploads: Cell<u64>,
+    /// The number of erasures. An upload that runs meanwhile must not keep its grant.
+    erasures: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,7 @@ struct KeptGrant<G> {
 
 impl<G> Default for UploadGrants<G> {
     fn default() -> Self {
-        Self { grants: RefCell::default(), uploads: Cell::default() }
+        Self { grants: RefCell::default(), uploads: Cell::default(), erasures: Cell::default() }
     }
 }
 
@@ -60,6 +62,12 @@ impl<G: Clone> UploadGrants<G> {
         }
         grants.insert(conversation.clone(), KeptGrant { grant, used });
     }
+
+    /// Forgets the grant of an erased user.
+    pub(super) fn erase(&self, conversation: &ConversationId) {
+        self.erasures.set(self.erasures.get() + 1);
+        self.grants.borrow_mut().remove(conversation);
+    }
 }
 
 impl Hub {
@@ -79,6 +87,7 @@ impl Hub {
         // Every bot of the configuration has metrics.
         let metrics = shard.setup.bot_metrics.get(&bot.name).ok_or(HubError::Draining)?;
         let mut grant = shard.upload_grants.get(conversation);
+        let erasures = shard.upload_grants.erasures.get();
         let upload = FileUpload {
             connector: &shard.connector,
             bot,
@@ -88,6 +97,7 @@ impl Hub {
             file,
         };
         let uploaded = link::upload(upload, pieces).await;
+        let grant = grant.filter(|_| shard.upload_grants.erasures.get() == erasures);
         shard.upload_grants.put(conversation, grant);
         Ok(uploaded)
     }
@@ -108,6 +118,9 @@ mod tests {
         assert_eq!(grants.get(&alice), Some("b"));
         grants.put(&alice, None);
         assert_eq!(grants.get(&alice), None);
+        grants.put(&bob, Some("b"));
+        grants.erase(&bob);
+        assert_eq!((grants.get(&bob), grants.erasures.get()), (None, 1));
     }
 
     #[test]

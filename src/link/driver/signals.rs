@@ -2,15 +2,14 @@
 
 use super::Driver;
 use super::events::DriverEvent;
-use crate::domain::UserSignal;
 use crate::link::conversation_host::ConversationHost;
-use crate::rtm::{DeliveryMarks, signal_frames};
+use crate::rtm::{DeliveryMarks, OutgoingSignal, signal_frames};
 
 impl<H: ConversationHost> Driver<H> {
-    /// Sends a signal of the user. Its number comes from the counter of pings, as in the SDKs.
-    pub(super) async fn signal(&mut self, signal: &UserSignal, number: u64) -> Option<DriverEvent> {
+    /// Sends a signal of the user. Its `id` comes from the counter of pings, as in the SDKs.
+    pub(super) async fn signal(&mut self, signal: &OutgoingSignal) -> Option<DriverEvent> {
         self.ping += 1;
-        let text = signal_frames::signal(&self.bot, signal, self.ping, number);
+        let text = signal_frames::signal(&self.bot, signal, self.ping);
         self.say_if_allowed("signal", text).await
     }
 

@@ -41,6 +41,7 @@ impl Machine {
             IncomingFrame::Ack { reply_to } => self.on_ack(now, reply_to),
             IncomingFrame::Response(response) => {
                 self.acknowledge(now, &response, effects);
+                self.agent_messages.on_response(&response);
                 self.on_response(now, response, effects);
             }
             IncomingFrame::Active { session_id, .. } => {

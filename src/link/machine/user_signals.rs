@@ -4,7 +4,7 @@ use super::super::input::Effect;
 use super::Machine;
 use super::link_phase::LinkPhase;
 use crate::domain::{Timestamp, UserSignal};
-use crate::rtm::{BotResponse, DeliveryMarks};
+use crate::rtm::{BotResponse, DeliveryMarks, OutgoingSignal};
 
 /// The part of the user's rate that stays for messages.
 const RESERVED: u32 = 4;
@@ -21,7 +21,9 @@ impl Machine {
         while self.lane.iter().any(|message| message.client_message_id == number) {
             number -= 1;
         }
-        effects.push(Effect::Signal(signal, number));
+        let agent_message_id = signal.message_id.as_deref().and_then(|id| self.agent_messages.desk_id(id));
+        let agent_message_id = agent_message_id.map(Into::into);
+        effects.push(Effect::Signal(OutgoingSignal { signal, number, agent_message_id }));
     }
 
     /// Acknowledges a response, if the bot is configured so and the response has the marks.

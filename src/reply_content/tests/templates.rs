@@ -237,6 +237,12 @@ fn tables_give_rows() {
         "Staff\nNo | Name | Paid\n1 | Ada | 1000\n2 |  | false",
         &[],
     );
+    assert_read(
+        &json!({"template_type": "custom_table", "columns": [["Name"], ["Pay"]], "elements": [
+            {"Values": [{"title": "Ada"}, "10"]}, {"Values": [{"text": "Bob"}, {"value": "20"}]}]}),
+        "Name | Pay\nAda | 10\nBob | 20",
+        &[],
+    );
     let read = assert_read(
         &json!({"template_type": "custom_table", "text": "Staff", "columns": [["Name"], ["Site"], ["Pay"]],
             "elements": [{"Values": [["Ada", "text"],
@@ -394,4 +400,19 @@ fn readable_body_is_taken_if_it_tells_all() {
     let envelope =
         r#"{"type":"template","payload":{"template_type":"button","text":"Choose &quot;one&quot;"}}"#;
     assert_eq!(sent(&buttons(json!("")), envelope).text, "Choose \"one\"\nRed\nBlue");
+}
+
+#[test]
+fn unknown_template_without_words_tells_its_address() {
+    let frame = assert_read(
+        &json!({"template_type": "iframe", "formUrl": "https://forms.example/1", "height": "300px"}),
+        "https://forms.example/1",
+        &[],
+    );
+    assert_eq!(media(&frame), [("link", "https://forms.example/1", "-")]);
+    assert_read(
+        &json!({"template_type": "other", "title": "Look", "pageUrl": "https://a.example"}),
+        "Look",
+        &[],
+    );
 }

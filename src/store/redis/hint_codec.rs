@@ -76,6 +76,7 @@ fn read(payload: &[u8]) -> Result<(Hint, Option<RemoteAccept>), CorruptData> {
             let conversation = codec::conversation(parts.text()?)?;
             Hint::Erased(conversation, codec::id(parts.text()?)?)
         }
+        b'U' => Hint::UserErased(codec::conversation(parts.text()?)?),
         b'J' => Hint::Appended(codec::conversation(parts.text()?)?),
         b'C' => {
             let conversation = codec::conversation(parts.text()?)?;
@@ -144,6 +145,7 @@ pub(super) fn encode(hint: &Hint) -> Option<Vec<u8>> {
             let signal = serde_json::to_vec(signal).ok()?;
             Some(packed(b'T', &[conversation.to_string().as_bytes(), &signal]))
         }
+        Hint::UserErased(conversation) => Some(packed(b'U', &[conversation.to_string().as_bytes()])),
         Hint::Answered(number, connection) => {
             let connection = codec::connection(connection).ok()?;
             Some(packed(b'S', &[number.to_string().as_bytes(), &connection]))

@@ -89,6 +89,91 @@ fn poll_brings_later_responses_once() {
     });
 }
 
+/// Starts a receiver, and returns its URL and the bodies that it gets.
+fn receiver() -> (url::Url, tokio::sync::mpsc::UnboundedReceiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/in", listener.local_addr().unwrap()).parse().unwrap();
+    let (sender, bodies) = tokio::sync::mpsc::unbounded_channel();
+    let app = move || {
+        let sender = sender.clone();
+        let take = move |body: actix_web::web::Json<Value>| {
+            sender.send(body.into_inner()).unwrap();
+            std::future::ready(actix_web::HttpResponse::Ok())
+        };
+        App::new().route("/in", actix_web::web::post().to(take))
+    };
+    let server = HttpServer::new(app).workers(1).disable_signals().listen(listener).unwrap();
+    actix_web::rt::spawn(server.run());
+    (url, bodies)
+}
+
+#[test]
+fn asynchronous_call_posts_each_response_by_itself() {
+    run(async |_sandbox, script, caller| {
+        let (url, mut bodies) = receiver();
+        script.behave(|behaviour| behaviour.webhook_post_url = Some(url));
+        let (status, answer) =
+            post(&caller, "/chatbot/v2/webhook/st-sandbox", &app(), &v2("/several 2")).await;
+        let trace = answer["traceId"].as_str().unwrap();
+        assert_eq!((status, &answer["status"], &answer["_v"]), (200, &json!("ok"), &json!("v2")));
+        assert!(trace.starts_with("RTM-TRACE-"), "{trace}");
+        for text in ["Message 1 of 2", "Message 2 of 2"] {
+            let posted = bodies.recv().await.unwrap();
+            let one = &posted["data"][0];
+            assert_eq!(
+                (&one["type"], &one["val"], &posted["_v"]),
+                (&json!("text"), &json!(text), &json!("v2"))
+            );
+            assert!(one["createdOn"].is_string());
+            assert_eq!((posted.get("to"), posted.get("endOfTask"), one.get("messageId")), (None, None, None));
+        }
+        let end = bodies.recv().await.unwrap();
+        assert_eq!((&end["endOfTask"], &end["endReason"]), (&json!(true), &json!("Fulfilled")));
+        // Unsolicited responses reach the receiver too.
+        caller.call("POST", "/sandbox/push", r#"{"user": "ann", "text": "By the way"}"#).await;
+        assert_eq!(bodies.recv().await.unwrap()["data"][0]["val"], "By the way");
+
+        let body = json!({"message": {"text": "/buttons"}, "from": {"id": "bob"}});
+        let (status, answer) = post(&caller, "/chatbot/hooks/st-sandbox", &app(), &body).await;
+        assert_eq!((status, answer.get("text")), (200, None));
+        let posted = bodies.recv().await.unwrap();
+        assert_eq!((&posted["to"], &posted["from"]), (&json!("bob"), &json!("st-sandbox")));
+        assert!(posted["text"].as_str().unwrap().starts_with("{&quot;"), "{posted}");
+        assert_eq!(bodies.recv().await.unwrap()["endOfTask"], true);
+        // Version 1 has no proactive messages.
+        caller.call("POST", "/sandbox/push", r#"{"user": "bob", "text": "not posted"}"#).await;
+        let heard = async |user: &str| {
+            let events = caller.call("GET", &format!("/sandbox/heard?user={user}&wait=0"), "").await.1;
+            let events = events["events"].as_array().unwrap().clone();
+            events.iter().filter(|event| event["kind"] == "webhookPost" && event["status"] == 200).count()
+        };
+        while (heard("ann").await, heard("bob").await) != (4, 2) {
+            tokio::task::yield_now().await;
+        }
+        assert!(bodies.try_recv().is_err());
+    });
+}
+
+#[test]
+fn dead_receiver_loses_its_posts_and_refuses_no_call() {
+    run(async |_sandbox, script, caller| {
+        script.behave(|behaviour| behaviour.webhook_post_url = "http://127.0.0.1:1/".parse().ok());
+        let (status, _) = post(&caller, "/chatbot/v2/webhook/st-sandbox", &app(), &v2("/echo one")).await;
+        assert_eq!(status, 200);
+        loop {
+            let events = caller.call("GET", "/sandbox/heard?user=ann&after=1", "").await.1;
+            let posts = events["events"].as_array().unwrap();
+            if posts.len() == 2 {
+                assert!(
+                    posts.iter().all(|post| post["kind"] == "webhookPost" && post["status"].is_null()),
+                    "{events}"
+                );
+                return;
+            }
+        }
+    });
+}
+
 #[test]
 fn bad_call_is_refused_as_documented() {
     run(async |_sandbox, _script, caller| {

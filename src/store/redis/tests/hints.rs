@@ -248,6 +248,13 @@ proptest! {
     }
 
     #[test]
+    fn erasure_hint_after_encoding_is_equal(user in "[^\\p{Cc}.][^\\p{Cc}]{0,19}") {
+        let hint = Hint::UserErased(fixtures::conversation("support", &user));
+        let read = hint_codec::decode(&hint_codec::encode(&hint).unwrap()).map(|(hint, _)| format!("{hint:?}"));
+        prop_assert_eq!(read, Some(format!("{hint:?}")));
+    }
+
+    #[test]
     fn list_hints_after_encoding_are_equal(
         users in prop::collection::vec("[^\\p{Cc}.][^\\p{Cc}]{0,19}", 0..5), number: u64, by: u64,
     ) {
