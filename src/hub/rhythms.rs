@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Hub, HubError};
 use crate::config::BotConfig;
@@ -80,7 +80,6 @@ impl BotRhythms {
         if let Some(rhythm) = self.0.get(bot) {
             rhythm.forget();
         }
-        info!(%bot, "the rhythm of the bot was forgotten");
         Ok(())
     }
 }
