@@ -90,14 +90,14 @@ fn poll_brings_later_responses_once() {
 }
 
 /// Starts a receiver, and returns its URL and the bodies that it gets.
-fn receiver() -> (url::Url, tokio::sync::mpsc::UnboundedReceiver<Value>) {
+fn receiver() -> (url::Url, tokio::sync::mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/in", listener.local_addr().unwrap()).parse().unwrap();
-    let (sender, bodies) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, bodies) = tokio::sync::mpsc::channel(16);
     let app = move || {
         let sender = sender.clone();
         let take = move |body: actix_web::web::Json<Value>| {
-            sender.send(body.into_inner()).unwrap();
+            sender.try_send(body.into_inner()).unwrap();
             std::future::ready(actix_web::HttpResponse::Ok())
         };
         App::new().route("/in", actix_web::web::post().to(take))
