@@ -93,7 +93,7 @@ fn poll_brings_later_responses_once() {
 fn receiver() -> (url::Url, tokio::sync::mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/in", listener.local_addr().unwrap()).parse().unwrap();
-    let (sender, bodies) = tokio::sync::mpsc::channel(64);
+    let (sender, bodies) = tokio::sync::mpsc::channel(16);
     let app = move || {
         let sender = sender.clone();
         let take = move |body: actix_web::web::Json<Value>| {
