@@ -188,7 +188,7 @@ async fn compare(
             BenchPart::RoundTrips => comparison.compare_commands(builds, sizes).await?,
             BenchPart::Growth => comparison.compare_memory(builds, sizes).await?,
             BenchPart::Webhooks => comparison.compare_deliveries(builds, sizes).await?,
-            BenchPart::Failover | BenchPart::Readers | BenchPart::Attacks => {}
+            BenchPart::Failover | BenchPart::Readers | BenchPart::Attacks | BenchPart::Rhythm => {}
         }
     }
     Ok(comparison)
