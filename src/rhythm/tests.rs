@@ -120,7 +120,10 @@ fn bot_of_single_answers_ends_its_turns_early_after_some_dozens() {
         (0..4).all(|number| rhythm.wait(kind(number), &limits).wait == ms(100))
     });
     assert!(turns.unwrap() < 60, "{turns:?} turns");
-    assert!(rhythm.wait(kind(99), &limits).learned, "an unknown kind of this bot is like the others");
+    let unknown = rhythm.wait(kind(99), &limits);
+    assert_eq!(unknown, LearnedWait { wait: DEFAULT, learned: false }, "four kinds say little of a fifth");
+    let rhythm = learned(&(100..160).map(|new| turn(&[new], ms(0), ms(8000))).collect::<Vec<_>>(), &limits);
+    assert_eq!(rhythm.wait(kind(99), &limits).wait, ms(100), "60 new kinds were all the last ones");
 }
 
 #[test]

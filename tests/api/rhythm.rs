@@ -38,7 +38,7 @@ fn learned_rhythm_is_shown_and_forgotten() {
         }
         let learned = rhythm(&bridge).await;
         assert_eq!((&learned["turns"], &learned["earlyCuts"]), (&json!(1), &json!(0)));
-        assert!(learned["longestFirstReplyMs"].is_u64(), "{learned}");
+        assert_eq!(learned["longestFirstReplyMs"], json!(null), "one turn says too little");
         let kinds = learned["kinds"].as_array().unwrap();
         assert_eq!(kinds.len(), 2, "{learned}");
         for kind in kinds {

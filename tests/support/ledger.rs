@@ -101,14 +101,17 @@ impl Ledger {
 
     /// Posts again, with the same keys, all messages without a promise. The bridge accepts each now, or did so before.
     ///
-    /// An idle thread may find its connection to the store dead once, so each message may be refused one more time.
+    /// An idle thread may find its connection to the store dead, and a busy machine may keep the store from answering in
+    /// time, so each message may be refused some more times.
     pub(crate) async fn retry(&self, caller: Caller) {
         let open: Vec<_> = self.posts.borrow().iter().cloned().enumerate().collect();
         for (index, post) in open.into_iter().filter(|(_, post)| post.location.is_none()) {
             let mut answer = self.send(caller, index, post.clone(), "wait=55").await.unwrap();
-            if answer.status == 503 {
-                answer.problem(503, "store-unavailable");
-                answer = self.send(caller, index, post, "wait=55").await.unwrap();
+            for _ in 0..MORE_TRIES {
+                if answer.status == 503 {
+                    answer.problem(503, "store-unavailable");
+                    answer = self.send(caller, index, post.clone(), "wait=55").await.unwrap();
+                }
             }
             assert!(self.posts.borrow()[index].location.is_some(), "refused again: {answer}");
         }
@@ -287,11 +290,19 @@ fn belongs(said: &str, text: &str) -> bool {
     said.strip_prefix(text).is_some_and(|rest| rest.starts_with(", reply "))
 }
 
-/// Waits for a message's end. A store that is slow on a busy machine gets a retry.
+/// How often a request that the store refused is sent again after the faults.
+const MORE_TRIES: usize = 4;
+
+/// Waits for a message's end. A store that is slow on a busy machine gets some retries.
 async fn read(caller: Caller, location: &str) -> Answer {
     let ask = async || caller.send(Request::get(location).prefer("wait=55")).await;
-    let answer = ask().await;
-    if answer.status == 503 { ask().await } else { answer }
+    let mut answer = ask().await;
+    for _ in 0..MORE_TRIES {
+        if answer.status == 503 {
+            answer = ask().await;
+        }
+    }
+    answer
 }
 
 /// Returns the location of the message that an answer promises or contains.

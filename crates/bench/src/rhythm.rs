@@ -33,8 +33,7 @@ fn nanos_per_turn(bytes: usize) -> f64 {
     let texts: Vec<_> = (0..KINDS).map(|kind| text(kind, bytes)).collect();
     let round = || {
         let began = Instant::now();
-        for turn in 0..TURNS {
-            let text = &texts[turn % KINDS];
+        for text in texts.iter().cycle().take(TURNS) {
             let user = UserWords::of(["Where is my order?"]);
             let event = r#"{"type":"bot_response","message":[{"type":"text"}]}"#;
             let kind = ReplyKind::of(&ReplyShape { text, choices: &[], media: &[], event }, &user);
