@@ -62,7 +62,7 @@ impl Setup {
         // `localhost` may have an address without a listener.
         let tells =
             |line: &&str| !line.starts_with("ok ") && !line.contains(" checks, ") && !line.contains("[::1]");
-        report.lines().filter(tells).map(|line| format!("{line}\n")).collect()
+        report.split_inclusive('\n').filter(tells).collect()
     }
 }
 
@@ -202,7 +202,7 @@ fn reports_of_the_page_are_the_programs() {
             let behind = &rest[rest.find("```").unwrap()..];
             let (_, report) =
                 reports.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name}"));
-            written.push_str(&format!("{FENCE}{name}\n{report}{behind}"));
+            written += &[FENCE, name, "\n", report, behind].concat();
             shown.push(name.to_owned());
         }
         let all: Vec<_> = reports.iter().map(|(name, _)| (*name).to_owned()).collect();
