@@ -14,6 +14,7 @@ mod healthcheck;
 mod key;
 mod man;
 mod migrate;
+mod rhythm;
 mod sandbox;
 mod serve;
 mod webhook;
@@ -38,6 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   rtm-bridge dev                            try the bridge; there is nothing to install or configure
   rtm-bridge chat --user me                 talk to a bot through a running bridge
+  rtm-bridge rhythm --bot NAME              show what a running bridge learned of a bot's rhythm
   rtm-bridge key new --name crm             create a key for the caller `crm`
   rtm-bridge webhook listen                 print deliveries while you build a receiver
   rtm-bridge check-config --config FILE     list all mistakes of a configuration
@@ -64,6 +66,7 @@ enum BridgeCommand {
     CheckConfig(check_config::CheckConfigCommand),
     Doctor(doctor::DoctorCommand),
     Migrate(migrate::MigrateCommand),
+    Rhythm(rhythm::RhythmCommand),
     Key(key::KeyCommand),
     Webhook(webhook::WebhookCommand),
     Healthcheck(healthcheck::HealthcheckCommand),
@@ -119,6 +122,8 @@ enum CommandError {
     Webhook(#[from] webhook::WebhookCommandError),
     #[error(transparent)]
     Migrate(#[from] migrate::MigrateCommandError),
+    #[error(transparent)]
+    Rhythm(#[from] rhythm::RhythmCommandError),
     #[error("cannot write the manual pages to {directory}; give a writable directory with --out-dir")]
     ManualPages { directory: String, source: io::Error },
 }
@@ -134,6 +139,7 @@ impl CommandLine {
             BridgeCommand::CheckConfig(check) => check.run(),
             BridgeCommand::Doctor(doctor) => doctor.run(),
             BridgeCommand::Migrate(migrate) => migrate.run(),
+            BridgeCommand::Rhythm(rhythm) => rhythm.run(),
             BridgeCommand::Key(key) => key.run(),
             BridgeCommand::Webhook(webhook) => webhook.run(),
             BridgeCommand::Healthcheck(healthcheck) => healthcheck.run(),

@@ -25,7 +25,7 @@ pub(super) const FILE_HEADROOM: u64 = 512;
 const MAX_CONNECTIONS: usize = 25_000;
 
 /// The default of `bots.quiet`.
-const QUIET: QuietRule = QuietRule::Fixed(Duration::from_secs(1));
+const QUIET: QuietRule = QuietRule::Auto;
 
 /// The quiet time of [`QuietRule::Auto`] as long as the rhythm of the bot is unknown.
 pub(super) const UNLEARNED_QUIET: Duration = Duration::from_secs(1);

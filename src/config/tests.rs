@@ -507,7 +507,6 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("idle_ttl = \"25s\"", "idle_ttl", "25s should be more than ping_interval, 25s"),
     ("idle_ttl = \"forever\"", "idle_ttl", "never"),
     ("quiet = \"30s\"", "quiet", "deadline"),
-    ("deadline = \"1s\"", "deadline", "1s should be more than quiet, 1s"),
     ("max_message_bytes = \"64KiB\"", "max_message_bytes", "64KiB should be at least max_frame_bytes"),
     ("quiet = \"10ms\"", "quiet", "50ms"),
     ("quiet = \"soon\"", "quiet", "or \"auto\""),
@@ -550,8 +549,8 @@ fn quiet_time_is_fixed_or_automatic() {
     let ms = Duration::from_millis;
     let wait = |bot: &BotConfig| (bot.unlearned_quiet().wait, bot.unlearned_quiet().by);
     let bot = read("");
-    assert_eq!((bot.quiet, bot.quiet_min, bot.quiet_max), (QuietRule::Fixed(ms(1000)), ms(100), ms(5000)));
-    assert_eq!(wait(&bot), (ms(1000), QuietSource::Configured));
+    assert_eq!((bot.quiet, bot.quiet_min, bot.quiet_max), (QuietRule::Auto, ms(100), ms(5000)));
+    assert_eq!(wait(&bot), (ms(1000), QuietSource::Default));
     assert!((bot.early_cuts - 0.001).abs() < 1e-12);
     assert_eq!(wait(&read("quiet = \"300ms\"")), (ms(300), QuietSource::Configured));
     for (limits, expected) in [("", 1000), ("quiet_max = \"700ms\"", 700), ("quiet_min = \"2s\"", 2000)] {
@@ -591,8 +590,9 @@ fn limits_of_the_quiet_time_fit_each_other() {
     for key in ["quiet_min = \"200ms\"", "quiet_max = \"4s\"", "early_cuts = \"1%\""] {
         let name = key.split(' ').next().unwrap();
         let warned = (true, vec![format!("{name}: has no effect without quiet = \"auto\"")]);
-        assert_eq!(told(key), warned);
+        assert_eq!(told(&format!("quiet = \"1s\"\n{key}")), warned);
         assert_eq!(auto(key), (true, Vec::new()));
+        assert_eq!(told(key), (true, Vec::new()), "it is the default");
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) enum RequiredScope {
     Send,
     /// GET of everything below a conversation.
     Read,
-    /// Deliveries, lists of conversations, and erasures.
+    /// Deliveries, lists of conversations, erasures, and rhythms.
     Admin,
 }
 

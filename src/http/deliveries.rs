@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::api_error::{self, ApiError, FieldErrors};
 use super::auth::{CallerIdentity, RequiredScope};
-use super::query_parameters::{QueryParameters, decode, parse_limit};
+use super::query_parameters::{QueryParameters, decode, parse_limit, without_query};
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, DELIVERIES, DELIVERY, REDELIVER};
 use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, MessageId, Problem, ProblemKind, UserId};
@@ -38,7 +38,7 @@ pub(super) async fn list(context: Data<ApiContext>, request: HttpRequest) -> Htt
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let work = async {
         let caller = context.authorize(&request, RequiredScope::Admin)?;
-        without_query(&request)?;
+        without_query(request.query_string())?;
         json_response(StatusCode::OK, &find(&context, caller, &request).await?)
     };
     serve(&context, DELIVERY, &request, work).await
@@ -85,7 +85,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 
 async fn queue_again(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
-    without_query(request)?;
+    without_query(request.query_string())?;
     let id = find(context, caller, request).await?.new.id;
     match context.hub.redeliver(id).await.map_err(redeliver_failure)? {
         RedeliverResult::Queued | RedeliverResult::InFlight => {}
@@ -131,19 +131,6 @@ fn visible(
     }
     let bots = bot.map(|bot| vec![bot]).or_else(|| caller.bots().map(<[_]>::to_vec));
     Ok(DeliveryQuery { bots, user, user_prefix: caller.user_prefix().into(), ..DeliveryQuery::default() })
-}
-
-/// Refuses every query parameter.
-fn without_query(request: &HttpRequest) -> Result<(), ApiError> {
-    let mut errors = FieldErrors::default();
-    for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
-        if errors.is_full() {
-            break;
-        }
-        let name = pair.split('=').next().unwrap_or_default();
-        errors.add(format!("query/{name}"), "is not known; this resource has no parameters");
-    }
-    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 
 fn parse_state(word: &str) -> Result<DeliveryState, &'static str> {

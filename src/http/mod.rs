@@ -39,6 +39,7 @@ mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod request_places;
+mod rhythm;
 mod signals;
 mod trace_context;
 mod upload_body;
@@ -77,6 +78,7 @@ const EVENTS: &str = "/conversations/{user}/events";
 const MESSAGES: &str = "/conversations/{user}/messages";
 const MESSAGE: &str = "/conversations/{user}/messages/{id}";
 const SIGNALS: &str = "/conversations/{user}/signals";
+const RHYTHM: &str = "/bots/{bot}/rhythm";
 const DELIVERIES: &str = "/deliveries";
 const DELIVERY: &str = "/deliveries/{id}";
 const REDELIVER: &str = "/deliveries/{id}/redeliver";
@@ -96,6 +98,7 @@ pub const ROUTES: &[&str] = &[
     MESSAGES,
     MESSAGE,
     SIGNALS,
+    RHYTHM,
     DELIVERIES,
     DELIVERY,
     REDELIVER,
@@ -256,6 +259,14 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
             .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
             .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
+            .service(
+                web::resource(RHYTHM)
+                    .route(web::route().guard(reads()).to(rhythm::get))
+                    .route(web::delete().to(rhythm::delete))
+                    .default_service(web::to(|context, request| {
+                        wrong_method(context, request, "GET, HEAD, DELETE")
+                    })),
+            )
             .service(read_only(OPENAPI).route(web::route().guard(reads()).to(documentation::openapi)))
             .service(read_only(DOCS).route(web::route().guard(reads()).to(documentation::docs)))
             .service(read_only(PROBLEM).route(web::route().guard(reads()).to(documentation::problem)))

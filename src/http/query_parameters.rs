@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::api_error::FieldErrors;
+use super::api_error::{ApiError, FieldErrors};
 
 /// Most items of a page.
 const MAX_LIMIT: usize = 1000;
@@ -84,6 +84,19 @@ pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, &'static str> {
     percent_encoding::percent_decode_str(text)
         .decode_utf8()
         .map_err(|_| "must be UTF-8 under its percent-encoding")
+}
+
+/// Refuses every query parameter.
+pub(super) fn without_query(query: &str) -> Result<(), ApiError> {
+    let mut errors = FieldErrors::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        if errors.is_full() {
+            break;
+        }
+        let name = pair.split('=').next().unwrap_or_default();
+        errors.add(format!("query/{name}"), "is not known; this resource has no parameters");
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Hub, HubError};
 use crate::config::BotConfig;
@@ -80,7 +80,6 @@ impl BotRhythms {
         if let Some(rhythm) = self.0.get(bot) {
             rhythm.forget();
         }
-        info!(%bot, "the rhythm of the bot was forgotten");
         Ok(())
     }
 }
@@ -132,5 +131,77 @@ fn log_failure(bot: &BotName, result: Result<(), StoreError>) {
         && let Some(left_out) = LIMIT.pass()
     {
         warn!(%bot, %error, left_out, "the rhythm of the bot was not merged; it is tried again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{QuietRule, fixtures};
+    use crate::domain::Fingerprint;
+    use crate::rhythm::{NextReply, ReplyKind, TurnObservation};
+    use crate::store::MemoryLimits;
+
+    fn rhythms() -> BotRhythms {
+        let bot = |name, quiet| Arc::new(BotConfig { quiet, ..fixtures::bot(name) });
+        BotRhythms::new(&[bot("auto", QuietRule::Auto), bot("fixed", QuietRule::Fixed(MERGE_INTERVAL))])
+    }
+
+    fn single_answer() -> TurnObservation {
+        let kind = Fingerprint::from_bits(1);
+        let kind = ReplyKind { exact: kind, template: kind };
+        TurnObservation {
+            replies: vec![(kind, NextReply::NoneFor(MERGE_INTERVAL))],
+            ..TurnObservation::default()
+        }
+    }
+
+    fn names() -> [BotName; 2] {
+        ["auto", "fixed"].map(|name| BotName::new(name).unwrap())
+    }
+
+    fn turns(report: Result<Option<RhythmReport>, StoreError>) -> Option<u64> {
+        report.unwrap().map(|report| report.turns)
+    }
+
+    #[tokio::test]
+    async fn replicas_share_what_they_learn_and_forget_it_together() {
+        let store = Store::memory(MemoryLimits::new(1 << 20, MERGE_INTERVAL));
+        let [auto, fixed] = names();
+        let (one, other) = (rhythms(), rhythms());
+        for replica in [&one, &other] {
+            for _ in 0..5 {
+                replica.get(&auto).unwrap().learn(single_answer());
+            }
+        }
+        assert_eq!(turns(one.report(&store, &auto).await), Some(5));
+        assert_eq!(turns(other.report(&store, &auto).await), Some(10));
+        assert_eq!(turns(one.report(&store, &auto).await), Some(10));
+        assert_eq!(turns(one.report(&store, &fixed).await), None);
+        other.forget(&store, &auto).await.unwrap();
+        assert_eq!(turns(one.report(&store, &auto).await), Some(0));
+    }
+
+    #[tokio::test]
+    async fn unreadable_state_is_learned_anew() {
+        let store = Store::memory(MemoryLimits::new(1 << 20, MERGE_INTERVAL));
+        let [auto, _] = names();
+        assert!(store.put_rhythm(&auto, None, b"of another version").await.unwrap());
+        let replica = rhythms();
+        replica.get(&auto).unwrap().learn(single_answer());
+        assert_eq!(turns(replica.report(&store, &auto).await), Some(1));
+        assert_eq!(turns(rhythms().report(&store, &auto).await), Some(1), "it was overwritten");
+    }
+
+    #[tokio::test]
+    async fn last_lessons_are_merged_at_the_stop() {
+        let store = Store::memory(MemoryLimits::new(1 << 20, MERGE_INTERVAL));
+        let [auto, _] = names();
+        let replica = Arc::new(rhythms());
+        replica.get(&auto).unwrap().learn(single_answer());
+        let (stop, stopped) = oneshot::channel();
+        drop(stop);
+        replica.run(store.clone(), stopped).await;
+        assert_eq!(turns(rhythms().report(&store, &auto).await), Some(1));
     }
 }

@@ -39,6 +39,7 @@ mod human_agent;
 mod incoming_frames;
 mod keep_open;
 mod lane;
+mod lane_read;
 mod link_phase;
 mod own_record;
 mod reconcile;
@@ -68,6 +69,7 @@ use erasure::ErasurePhase;
 use exit_phase::ExitPhase;
 use human_agent::AgentEvidence;
 use lane::LaneHead;
+use lane_read::{KnownLane, LaneRead};
 use link_phase::LinkPhase;
 
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
@@ -413,28 +415,6 @@ impl Machine {
             LaneRead::Idle | LaneRead::Wanted => LaneRead::Wanted,
         };
     }
-}
-
-/// Whether the lane is to be read from the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LaneRead {
-    Idle,
-    Wanted,
-    /// The answer is awaited. `again` says that it may miss a newer message.
-    Pending {
-        again: bool,
-        known: KnownLane,
-    },
-}
-
-/// The confirmed state of the lane when it was requested. An answer that knows less proves a loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct KnownLane {
-    write: u64,
-    /// Every smaller position was accepted.
-    position: u64,
-    /// Whether no write is in flight until the answer comes.
-    settled: bool,
 }
 
 const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);

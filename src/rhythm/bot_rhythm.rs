@@ -36,6 +36,7 @@ const CHANGE_WINDOW: u64 = 50;
 /// The limits of a wait. All are configured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WaitLimits {
+    min: Duration,
     max: Duration,
     /// The wait where too little is known.
     default: Duration,
@@ -180,7 +181,7 @@ impl WaitLimits {
     /// Returns the limits of waits between `min` and `max`. `early_cuts` is a share, 0 to 1.
     pub fn new(min: Duration, max: Duration, default: Duration, early_cuts: f32) -> Self {
         let max = max.max(min);
-        Self { max, default: default.clamp(min, max), early_cuts, grid: WaitGrid::new(min, max) }
+        Self { min, max, default: default.clamp(min, max), early_cuts, grid: WaitGrid::new(min, max) }
     }
 
     /// Returns the shortest wait that is long enough. All that are longer are, too.
@@ -196,7 +197,9 @@ impl WaitLimits {
             let middle = usize::midpoint(below, found);
             if is_enough(self.grid.wait(middle)) { found = middle } else { below = middle }
         }
-        Some(Duration::from_secs_f32(self.grid.wait(found) / 1000.0).min(self.max))
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a wait has few digits")]
+        let wait = Duration::from_millis(self.grid.wait(found).round() as u64);
+        Some(wait.clamp(self.min, self.max))
     }
 }
 

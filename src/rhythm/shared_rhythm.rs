@@ -1,5 +1,6 @@
 //! The rhythm of a bot as all conversations of a replica share it, and what this replica has not saved yet.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct SharedRhythm {
 #[derive(Debug, Default)]
 struct State {
     rhythm: BotRhythm,
-    unsaved: Vec<TurnObservation>,
+    unsaved: VecDeque<TurnObservation>,
     /// The turns that were dropped from `unsaved`, or saved.
     gone: u64,
 }
@@ -60,10 +61,10 @@ impl SharedRhythm {
         let state = &mut *self.lock();
         state.rhythm.learn(&turn, &self.limits);
         if state.unsaved.len() == MOST_UNSAVED {
-            state.unsaved.remove(0);
+            state.unsaved.pop_front();
             state.gone += 1;
         }
-        state.unsaved.push(turn);
+        state.unsaved.push_back(turn);
     }
 
     /// Returns whether turns wait to be saved.

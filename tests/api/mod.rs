@@ -23,6 +23,7 @@ mod problems;
 mod program;
 mod proxy;
 mod replies;
+mod rhythm;
 mod shares;
 mod signals;
 mod strangers;

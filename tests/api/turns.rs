@@ -338,3 +338,39 @@ fn welcome_hold_of_0_ms_does_not_wait() {
         bridge.finish().await;
     });
 }
+
+#[test]
+fn quiet_time_of_a_known_bot_is_learned() {
+    run(async {
+        let bridge = spawn_bridge(|config| {
+            let bot = bot(config);
+            bot.quiet = QuietRule::Auto;
+            bot.quiet_min = Duration::from_millis(50);
+            // The time of an unknown bot too.
+            bot.quiet_max = Duration::from_millis(200);
+        })
+        .await;
+        let first = turn(&bridge, json!({}), vec![Step::Ack, say("It is 10:30 am.")]).await;
+        assert_eq!(first["quiet"], json!({"ms": 200, "by": "default"}));
+        // What it learned is seen when the next message goes out.
+        let mut turns = 1;
+        let learned = loop {
+            turns += 1;
+            let steps = vec![Step::Ack, say(&format!("It is {turns}:15."))];
+            let message = turn(&bridge, json!({}), steps).await;
+            if message["quiet"]["by"] == "learned" || turns == 60 {
+                break message;
+            }
+        };
+        assert_eq!(learned["quiet"], json!({"ms": 50, "by": "learned"}), "after {turns} turns");
+        let late =
+            vec![Step::Ack, say("It is 7:00."), Step::Wait(Duration::from_millis(150)), say("And late.")];
+        let cut = turn(&bridge, json!({}), late).await;
+        assert_eq!((ended(&cut), texts(&cut)), (("quiet", true), vec!["It is 7:00."]));
+        let series = r#"turn_early_cuts_total{bot="sandbox"}"#;
+        while bridge.metric(series).await < 1 {}
+        let next = turn(&bridge, json!({}), vec![Step::Ack, say("It is 8:00.")]).await;
+        assert_eq!(next["quiet"]["ms"], 200, "the bot may go on again");
+        bridge.finish().await;
+    });
+}

@@ -6,6 +6,7 @@ mod doctor;
 mod generated;
 mod migrate;
 mod redis;
+mod rhythm;
 mod sandbox;
 mod webhook;
 
@@ -23,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "check-config",
     "doctor",
     "migrate",
+    "rhythm",
     "key",
     "webhook",
     "healthcheck",

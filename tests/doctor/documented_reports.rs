@@ -62,7 +62,7 @@ impl Setup {
         // `localhost` may have an address without a listener.
         let tells =
             |line: &&str| !line.starts_with("ok ") && !line.contains(" checks, ") && !line.contains("[::1]");
-        report.split_inclusive('\n').filter(tells).collect()
+        report.lines().filter(tells).flat_map(|line| [line, "\n"]).collect()
     }
 }
 
@@ -202,7 +202,9 @@ fn reports_of_the_page_are_the_programs() {
             let behind = &rest[rest.find("```").unwrap()..];
             let (_, report) =
                 reports.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name}"));
-            written += &[FENCE, name, "\n", report, behind].concat();
+            for part in [FENCE, name, "\n", report, behind] {
+                written.push_str(part);
+            }
             shown.push(name.to_owned());
         }
         let all: Vec<_> = reports.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -3,6 +3,13 @@
 //!
 //! It is arithmetic without a clock: the same numbers in each run.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures of an evaluation: numbers of turns and milliseconds"
+)]
+
 mod populations;
 
 use std::fmt::Write as _;

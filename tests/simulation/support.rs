@@ -1,8 +1,9 @@
 //! Values that the tests of the machine share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rtm_bridge::config::{self, BotConfig, BotWebhookConfig};
+use rtm_bridge::config::{self, BotConfig, BotWebhookConfig, QuietRule};
 use rtm_bridge::domain::fixtures::{conversation, new_message, raw_json};
 use rtm_bridge::domain::{
     AcceptedMessage, Callback, ConversationRecord, LastTurn, LateReplies, MessageId, MessageProgress,
@@ -15,7 +16,8 @@ use serde_json::value::RawValue;
 
 /// A bot with the defaults of api.md 9, but without rate limits.
 pub(crate) fn bot() -> BotConfig {
-    BotConfig { user_rate_per_minute: 0, connects_per_minute: 0, ..config::fixtures::bot("support") }
+    let quiet = QuietRule::Fixed(Duration::from_secs(1));
+    BotConfig { quiet, user_rate_per_minute: 0, connects_per_minute: 0, ..config::fixtures::bot("support") }
 }
 
 /// A message of a caller without special settings.

@@ -1,5 +1,5 @@
 //! The cost of the bridge: turns per second, CPU and latency beside direct turns, and commands to Redis. Further parts
-//! measure the delay of a failover, idle conversations, readers, webhooks and attacks.
+//! measure the delay of a failover, idle conversations, readers, webhooks, attacks and learned quiet times.
 //!
 //! All processes run over loopback: the sandbox, the bridges, Redis, two baselines (the roles of [`baseline`]), and this
 //! process, which only makes load. Each baseline does half of the bridge's work. Rates on a shared machine are noisy, and
@@ -34,6 +34,7 @@ mod platform;
 mod readers;
 mod receiver;
 mod report;
+mod rhythm;
 mod round_trips;
 mod run_meter;
 mod setup;
@@ -100,6 +101,8 @@ enum BenchPart {
     Webhooks,
     /// The latency of others beside an attack of one caller.
     Attacks,
+    /// The CPU time of learned quiet times.
+    Rhythm,
 }
 
 fn main() -> std::process::ExitCode {
@@ -159,6 +162,9 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
     }
     if asked(BenchPart::Attacks) {
         report.attacks = Some(LocalSet::new().block_on(&runtime, attacks::measure(binary, sizes))?);
+    }
+    if asked(BenchPart::Rhythm) {
+        report.rhythm = Some(rhythm::measure());
     }
     println!("{report}");
     Ok(())

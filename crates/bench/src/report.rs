@@ -8,6 +8,7 @@ use crate::comparison::ComparisonFigures;
 use crate::failover::{FailoverFigures, FailoverTables};
 use crate::growth::GrowthFigures;
 use crate::readers::ReaderFigures;
+use crate::rhythm::RhythmFigures;
 use crate::round_trips::RoundTripFigures;
 use crate::speed::SpeedFigures;
 use crate::webhooks::WebhookFigures;
@@ -22,6 +23,7 @@ pub(crate) struct BenchReport {
     pub(crate) readers: Option<ReaderFigures>,
     pub(crate) webhooks: Option<WebhookFigures>,
     pub(crate) attacks: Option<AttackFigures>,
+    pub(crate) rhythm: Option<RhythmFigures>,
     pub(crate) comparison: Option<ComparisonFigures>,
 }
 
@@ -48,6 +50,9 @@ impl fmt::Display for BenchReport {
         }
         if let Some(attacks) = &self.attacks {
             write!(f, "{attacks}")?;
+        }
+        if let Some(rhythm) = &self.rhythm {
+            write!(f, "{rhythm}")?;
         }
         if let Some(comparison) = &self.comparison {
             write!(f, "{comparison}")?;

@@ -9,11 +9,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{read_failure, store_failure, visible, without_query};
+use super::{read_failure, store_failure, visible};
 use crate::domain::{BotName, DeliveryId, DeliveryState, Timestamp, UserId};
 use crate::http::api_error::{ApiError, FieldErrors};
 use crate::http::auth::RequiredScope;
 use crate::http::field_validator::FieldValidator;
+use crate::http::query_parameters::without_query;
 use crate::http::request_pipeline::{json_response, record, serve};
 use crate::http::{ApiContext, REDRIVE, request_body};
 use crate::hub::Hub;
@@ -62,7 +63,7 @@ async fn run(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
-    without_query(request)?;
+    without_query(request.query_string())?;
     let body = request_body::read(context, caller, request, payload).await?;
     let mut errors = FieldErrors::default();
     let Some(RedriveRequest { bot, user, since, dry_run }) = parse(&body, &mut errors) else {

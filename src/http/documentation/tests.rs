@@ -127,6 +127,7 @@ fn document_describes_resources_as_written() {
     let file = serde_json::to_value(&file).unwrap();
     let quiet = QuietWait { wait: std::time::Duration::ZERO, by: QuietSource::Learned };
     let quiet = serde_json::to_value(quiet).unwrap();
+    let rhythm = serde_json::to_value(crate::http::rhythm::fixture()).unwrap();
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
@@ -134,6 +135,8 @@ fn document_describes_resources_as_written() {
         ("ReplyMedia", &written["replies"][0]["media"][0]),
         ("ProblemCore", &written["error"]),
         ("QuietWait", &quiet),
+        ("Rhythm", &rhythm),
+        ("ReplyKind", &rhythm["kinds"][0]),
         ("Connection", &connection),
         ("Delivery", &delivery),
         ("Attempt", &delivery["attempts"][0]),
