@@ -75,8 +75,8 @@ pub(crate) struct Turn {
     quiet: Option<QuietWait>,
     /// The rhythm of the bot, if it is learned.
     rhythm: Option<Box<TurnRhythm>>,
-    /// Whether the rhythm sets the quiet time.
-    quiet_is_learned: bool,
+    /// The quiet time without the rhythm, if the rhythm sets it.
+    unlearned: Option<QuietWait>,
     deadline: Duration,
     signal: Option<(EndedBy, Timestamp)>,
     /// The start of the quiet time: the last reply or chunk, or the close of a later gap.
@@ -118,7 +118,7 @@ impl Turn {
             send_by,
             resent: false,
             expect,
-            quiet_is_learned: by_caller.is_none() && by_bot.is_some() && bot.quiet == QuietRule::Auto,
+            unlearned: by_bot.filter(|_| by_caller.is_none() && bot.quiet == QuietRule::Auto),
             quiet: by_caller.or(by_bot),
             rhythm: None,
             deadline: turn_time(&message, bot),
@@ -162,7 +162,7 @@ impl Turn {
         self.phase = TurnPhase::Broken;
         self.lost = true;
         // Replies may be missed, or come later than they were said.
-        self.rhythm = None;
+        self.leave_rhythm();
     }
 
     /// Returns whether the message was sent and the end is not decided.

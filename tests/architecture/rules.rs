@@ -120,8 +120,10 @@ const SPAWN_METHODS: &[&str] = &["spawn", "spawn_local", "spawn_blocking"];
 const PURE: &[&str] = &[
     "domain",
     "reply_content",
+    "rhythm",
     "link/machine",
     "link/turn",
+    "link/turn_rhythm",
     "link/new_deliveries",
     "link/backfill_schedule",
     "link/dedup",

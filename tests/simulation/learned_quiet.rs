@@ -121,6 +121,21 @@ fn turns_that_end_otherwise_show_nothing() {
 }
 
 #[test]
+fn turn_that_lost_its_link_waits_as_for_an_unknown_bot() {
+    let mut bench = learned();
+    let message = bench.post();
+    bench.ack(&message);
+    answer(&mut bench, "ms-b");
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history(vec![incoming(&message), outgoing("ms-b")]);
+    bench.pass(ms(3000));
+    bench.history(vec![incoming(&message), outgoing("ms-b")]);
+    bench.pass(ms(1000));
+    assert_eq!(bench.quiet(), Some((1000, "default")));
+}
+
+#[test]
 fn loss_of_the_link_settles_the_turn_before() {
     let mut bench = learning();
     single_answer(&mut bench, "ms-a");

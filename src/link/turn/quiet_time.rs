@@ -24,15 +24,21 @@ impl Turn {
         now: Timestamp,
     ) {
         let Some(began) = began else {
-            self.rhythm = None;
+            self.leave_rhythm();
             return;
         };
         let Some(rhythm) = &mut self.rhythm else { return };
         let wait = rhythm.on_reply(&self.message, self.progress.sent_at, reply, announces_more, began, now);
-        if self.quiet_is_learned {
+        if self.unlearned.is_some() {
             let by = if wait.learned { QuietSource::Learned } else { QuietSource::Default };
             self.quiet = Some(QuietWait { wait: wait.wait, by });
         }
+    }
+
+    /// Ends the learning of this turn. The quiet time is that of an unknown bot then, because no rhythm sets it any more.
+    pub(super) fn leave_rhythm(&mut self) {
+        self.rhythm = None;
+        self.quiet = self.unlearned.or(self.quiet);
     }
 
     /// Returns the quiet time that ends the turn as it stands.
