@@ -107,15 +107,31 @@ async fn merge(store: &Store, bot: &BotName, rhythm: &SharedRhythm) -> Result<()
     for _ in 0..TRIES {
         let stored = store.rhythm(bot).await?;
         let merged = rhythm.merged_with(stored.as_ref().map_or_else(BotRhythm::default, |s| read(bot, s)));
-        let has_news = rhythm.has_unsaved();
         let version = stored.map(|stored| stored.version);
-        if !has_news || store.put_rhythm(bot, version, &merged.rhythm.to_bytes()).await? {
+        if !rhythm.has_unsaved() || is_written(store, bot, version, &merged.rhythm.to_bytes()).await? {
             rhythm.on_saved(merged);
             return Ok(());
         }
     }
     // The others are faster. The lessons go with the next merge.
     Ok(())
+}
+
+/// Writes a state, and returns false if another replica wrote since.
+async fn is_written(
+    store: &Store,
+    bot: &BotName,
+    version: Option<u64>,
+    state: &[u8],
+) -> Result<bool, StoreError> {
+    match store.put_rhythm(bot, version, state).await {
+        Ok(written) => Ok(written),
+        // The answer was lost, but maybe not the write.
+        Err(error) => match store.rhythm(bot).await? {
+            Some(stored) if *stored.state == *state => Ok(true),
+            _ => Err(error),
+        },
+    }
 }
 
 fn read(bot: &BotName, stored: &StoredRhythm) -> BotRhythm {
