@@ -1,7 +1,5 @@
 //! The kind of a reply, which all replies share that the bot says at the same place.
 
-use std::borrow::Cow;
-
 use memchr::memmem;
 
 use crate::domain::{Fingerprint, ReplyChoice, ReplyMedia};
@@ -33,63 +31,55 @@ pub struct ReplyShape<'a> {
     pub event: &'a str,
 }
 
-/// The words of the user that a bot may repeat: those of the message, and the names.
+/// The words of the user that a bot may repeat: those of the message, and the names. They are kept as hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserWords(Vec<Box<str>>);
+pub struct UserWords(Vec<u64>);
 
 impl UserWords {
     /// Returns the words of these texts.
     pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         // Short words are in any text, and the bot's own.
-        let words = texts.into_iter().flat_map(words).filter(|word| word.chars().count() >= 3);
-        Self(words.take(WORDS).map(|word| word.to_lowercase().into()).collect())
-    }
-
-    fn contains(&self, word: &str) -> bool {
-        self.0.iter().any(|known| **known == *word)
+        let words = texts.into_iter().flat_map(words).filter(|word| word.len() >= 3);
+        Self(words.take(WORDS).map(|word| hash_of_word(word).0).collect())
     }
 }
 
 impl ReplyKind {
     /// Returns the kind of a reply to this user.
     pub fn of(reply: &ReplyShape<'_>, user: &UserWords) -> Self {
-        let asks = reply.text.trim_end().ends_with(['?', '？', '؟']);
-        let media: String = reply.media.iter().map(|media| media.kind.as_str()).collect();
-        let template = template_name(reply.event).unwrap_or_default();
-        let shape = format!("{template}|{asks}|{}|{media}", reply.choices.len().min(3));
-        let mut exact = shape.clone();
-        for word in words(reply.text).take(WORDS) {
-            let stable = stable_word(word, user);
-            // "10:30 am" and "22:30" are the same.
-            let again = stable == "#" && exact.ends_with('#')
-                || matches!(&*stable, "am" | "pm") && exact.ends_with('#');
-            if !again {
-                exact.push(' ');
-                exact.push_str(&stable);
-            }
+        let mut shape = Hash::START;
+        shape.bytes(template_name(reply.event).unwrap_or_default().as_bytes());
+        shape.number(u64::from(reply.text.trim_end().ends_with(['?', '？', '؟'])));
+        shape.number(reply.choices.len().min(3) as u64);
+        for media in reply.media {
+            shape.bytes(media.kind.as_str().as_bytes());
         }
-        Self { exact: Fingerprint::of(&exact), template: Fingerprint::of(&shape) }
+        let mut exact = shape;
+        let mut behind_number = false;
+        for word in words(reply.text).take(WORDS) {
+            let (hash, has_digit) = hash_of_word(word);
+            let is_number = has_digit || DATES.contains(&hash);
+            // "10:30 am" and "22:30" are the same.
+            if behind_number && (is_number || HALVES_OF_A_DAY.contains(&hash)) {
+                continue;
+            }
+            behind_number = is_number;
+            exact.number(match () {
+                () if is_number => NUMBER,
+                () if user.0.contains(&hash) => USER_WORD,
+                () => hash,
+            });
+        }
+        Self { exact: Fingerprint::from_bits(exact.0), template: Fingerprint::from_bits(shape.0) }
     }
 }
 
-/// Returns a word as it stands for all of its kind. `#` stands for numbers, days and months, `@` for words of the user.
-fn stable_word<'a>(word: &'a str, user: &UserWords) -> Cow<'a, str> {
-    if word.bytes().any(|byte| byte.is_ascii_digit()) || word.chars().any(char::is_numeric) {
-        return Cow::Borrowed("#");
-    }
-    let word: Cow<'a, str> =
-        if word.chars().any(char::is_uppercase) { word.to_lowercase().into() } else { word.into() };
-    if DATES.contains(&&*word) {
-        Cow::Borrowed("#")
-    } else if user.contains(&word) {
-        Cow::Borrowed("@")
-    } else {
-        word
-    }
-}
+/// The numbers that stand for each number, date or time, and for each word of the user.
+const NUMBER: u64 = 1;
+const USER_WORD: u64 = 2;
 
 /// Days and months. Those of other languages make a kind of their own each.
-const DATES: [&str; 30] = [
+const DATES: [u64; 30] = hashes([
     "monday",
     "tuesday",
     "wednesday",
@@ -120,7 +110,70 @@ const DATES: [&str; 30] = [
     "sat",
     "sun",
     "tonight",
-];
+]);
+const HALVES_OF_A_DAY: [u64; 2] = hashes(["am", "pm"]);
+
+/// A hash that is the same in every version: FNV-1a with 64 bits. Collisions cost a wrong wait at worst.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    const START: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    const fn byte(&mut self, byte: u8) {
+        self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+
+    const fn bytes(&mut self, mut bytes: &[u8]) {
+        while let [first, rest @ ..] = bytes {
+            self.byte(*first);
+            bytes = rest;
+        }
+        // The end, so that two texts in a row are not one.
+        self.byte(0xff);
+    }
+
+    const fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+}
+
+const fn hashes<const COUNT: usize>(words: [&str; COUNT]) -> [u64; COUNT] {
+    let mut hashes = [0; COUNT];
+    let mut at = 0;
+    #[expect(clippy::indexing_slicing, reason = "a constant: the compiler checks it")]
+    while at < COUNT {
+        let mut hash = Hash::START;
+        hash.bytes(words[at].as_bytes());
+        hashes[at] = hash.0;
+        at += 1;
+    }
+    hashes
+}
+
+/// Returns the hash of a word in small letters, and whether it has a digit.
+fn hash_of_word(word: &str) -> (u64, bool) {
+    let mut hash = Hash::START;
+    let mut has_digit = false;
+    if word.is_ascii() {
+        for byte in word.bytes() {
+            has_digit |= byte.is_ascii_digit();
+            hash.byte(byte.to_ascii_lowercase());
+        }
+    } else {
+        let mut buffer = [0; 4];
+        for letter in word.chars() {
+            has_digit |= letter.is_numeric();
+            for small in letter.to_lowercase() {
+                for byte in small.encode_utf8(&mut buffer).bytes() {
+                    hash.byte(byte);
+                }
+            }
+        }
+    }
+    hash.byte(0xff);
+    (hash.0, has_digit)
+}
 
 /// Returns the words of a text, without the marks around them.
 fn words(text: &str) -> impl Iterator<Item = &str> {
