@@ -67,7 +67,7 @@ FILES = {
     "usr/bin/rtm-bridge": 0o755,
 }
 # Bytes of the program, not optimised too; more is debug information that was left in.
-LARGEST = 64 * 2**20
+LARGEST = 96 * 2**20
 
 
 class Fault(Exception):
