@@ -1,4 +1,4 @@
-//! Properties of the waits, whatever was learned, and what they are after some dozens of turns.
+//! Properties of the waits for any lessons, and the waits after some dozens of turns.
 
 use std::time::Duration;
 
