@@ -129,7 +129,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Creates the machine of a stored conversation. `seed` feeds its jitter: equal inputs give equal effects.
+    /// Creates the machine of a stored conversation. With a `rhythm` it learns from its turns. `seed` feeds its jitter:
+    /// equal seeds, rhythms and inputs give equal effects.
     pub fn new(
         bot: Arc<BotConfig>,
         rhythm: Option<Arc<SharedRhythm>>,
