@@ -56,7 +56,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
         webhook_form: form.unwrap_or_default(),
         bots,
         name: name?,
-        key_sha256: key_sha256?,
+        key_sha256: Some(key_sha256?),
         scopes: scopes?,
     })
 }
@@ -80,4 +80,24 @@ fn scopes(value: &ConfigValue) -> ParseResult<CallerScopes> {
         CallerScope::Read => CallerScopes { read: true, ..scopes },
         CallerScope::Admin => CallerScopes { admin: true, ..scopes },
     }))
+}
+
+impl CallerConfig {
+    /// Returns whether `other` has the same credentials, and may do all that this caller may do.
+    pub fn is_covered_by(&self, other: &Self) -> bool {
+        let bots = match (&self.bots, &other.bots) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(others)) => own.iter().all(|bot| others.contains(bot)),
+        };
+        let scopes = [
+            (self.scopes.send, other.scopes.send),
+            (self.scopes.read, other.scopes.read),
+            (self.scopes.admin, other.scopes.admin),
+        ];
+        self.key_sha256 == other.key_sha256
+            && bots
+            && scopes.iter().all(|(own, others)| !own || *others)
+            && self.user_prefix.starts_with(&other.user_prefix)
+    }
 }

@@ -13,7 +13,7 @@ pub fn bot(name: &str) -> BotConfig {
 pub fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
-        key_sha256: Sha256::digest(name),
+        key_sha256: Some(Sha256::digest(name)),
         scopes,
         bots: None,
         user_prefix: String::new(),

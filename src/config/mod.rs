@@ -368,8 +368,8 @@ pub struct LegacySignature {
 pub struct CallerConfig {
     /// The name in debug logs. Idempotency keys of different names are separate.
     pub name: String,
-    /// The SHA-256 of the caller's key.
-    pub key_sha256: [u8; 32],
+    /// The SHA-256 of the caller's key, or `None` for a caller by token alone.
+    pub key_sha256: Option<[u8; 32]>,
     /// The scopes of the key.
     pub scopes: CallerScopes,
     /// The bots that the caller may use. Empty for every bot.
