@@ -13,10 +13,10 @@ use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use super::{
-    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat, QuietRule,
-    ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
+    BotConfig, BotWebhookConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat,
+    PayloadFormat, QuietRule, ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
 };
-use crate::domain::BotName;
+use crate::domain::{BotName, DeliveryKind};
 
 /// The open files for other uses than sockets to the platform and callers' connections: listeners, the store, webhooks.
 pub(super) const FILE_HEADROOM: u64 = 512;
@@ -140,6 +140,21 @@ impl Default for ReplyConfig {
     }
 }
 
+impl Default for BotWebhookConfig {
+    fn default() -> Self {
+        Self {
+            name: "main".into(),
+            url: None,
+            types: DeliveryKind::DEFAULT.to_vec(),
+            secrets: Vec::new(),
+            form: PayloadFormat::default(),
+            bearer_token: None,
+            headers: Vec::new(),
+            legacy_signature: None,
+        }
+    }
+}
+
 impl Default for WebhooksConfig {
     fn default() -> Self {
         Self {
@@ -203,7 +218,7 @@ impl BotConfig {
             max_frame_bytes: 1 << 20,
             max_message_bytes: 4 << 20,
             max_attachment_bytes: 25 << 20,
-            webhook: None,
+            webhooks: Vec::new(),
         }
     }
 }

@@ -44,7 +44,7 @@ use serde_json::{Map, Value};
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
-use crate::domain::{BotName, JsonObject, UrlPattern};
+use crate::domain::{BotName, DeliveryKind, JsonObject, UrlPattern};
 
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
@@ -293,8 +293,8 @@ pub struct BotConfig {
     pub max_message_bytes: usize,
     /// The largest file that a caller may upload, in bytes.
     pub max_attachment_bytes: usize,
-    /// The receiver of this bot's events.
-    pub webhook: Option<BotWebhookConfig>,
+    /// The endpoints that receive this bot's events.
+    pub webhooks: Vec<BotWebhookConfig>,
 }
 
 /// `bots.assertion_url`
@@ -325,11 +325,15 @@ pub enum ConnectionStyle {
     IsReconnect,
 }
 
-/// `[bots.webhook]`
-#[derive(Debug, Clone, Default)]
+/// One of `[[bots.webhooks]]`: an endpoint.
+#[derive(Debug, Clone)]
 pub struct BotWebhookConfig {
-    /// The receiver of all events. Without one the bridge sends only callbacks, signed with `secrets`.
+    /// The name of the endpoint, unique among those of its bot.
+    pub name: Box<str>,
+    /// The receiver. An endpoint without one gets no event: its `secrets` sign callbacks.
     pub url: Option<Url>,
+    /// The kinds of events that the endpoint gets.
+    pub types: Vec<DeliveryKind>,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
     /// The format of deliveries.
@@ -354,7 +358,7 @@ pub enum PayloadFormat {
     KoreV2,
 }
 
-/// `bots.webhook.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.
+/// `bots.webhooks.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.
 #[derive(Debug, Clone)]
 pub struct LegacySignature {
     /// The header's name.

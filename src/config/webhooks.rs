@@ -1,14 +1,15 @@
-//! `[webhooks]` and `[bots.webhook]`: the receivers of deliveries, and the addresses that they may have.
+//! `[webhooks]` and `[[bots.webhooks]]`: the receivers of deliveries, and the addresses that they may have.
 
 use std::time::Duration;
 
 use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
-use super::parse::{ParseResult, duration, list, number, one_of};
+use super::parse::{self, InvalidValue, ParseResult, as_text, duration, list, number, one_of, quoted};
 use super::proxy::SharedProxies;
 use super::section::Section;
-use super::{BotWebhookConfig, Config, LegacySignature, PayloadFormat, WebhooksConfig};
+use super::{BotConfig, BotWebhookConfig, Config, LegacySignature, PayloadFormat, WebhooksConfig};
 use super::{address, certificates, delivery_headers, secret};
+use crate::domain::{BotName, DeliveryKind, DeliveryOrigin};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -18,6 +19,10 @@ const FORMS: [(&str, PayloadFormat); 3] = [
     ("cloudevents", PayloadFormat::CloudEvents),
     ("kore-v2", PayloadFormat::KoreV2),
 ];
+
+/// The remedy for a configuration with the former single endpoint.
+const GONE: &str = "is a list of endpoints now: write [[bots.webhooks]] instead of [bots.webhook], with the same keys and \
+                    a `name`, such as name = \"main\" (in variables WEBHOOKS__MAIN instead of WEBHOOK)";
 
 const UNENCRYPTED: &str = "is not encrypted: others can read the deliveries; use https";
 
@@ -56,8 +61,26 @@ pub(super) fn webhooks(section: &mut Section<'_>, proxies: &SharedProxies) -> We
     }
 }
 
-/// Reads `[bots.webhook]`. Returns `None` without valid secrets.
-pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
+/// Reads `[[bots.webhooks]]`.
+pub(super) fn endpoints(section: &mut Section<'_>) -> Vec<BotWebhookConfig> {
+    section.removed("webhook", GONE);
+    let endpoints = section.tables("webhooks", endpoint);
+    let mut unaddressed = endpoints.iter().filter(|endpoint| endpoint.url.is_none());
+    if let (Some(first), Some(second)) = (unaddressed.next(), unaddressed.next()) {
+        let key = section.key(&format!("webhooks.{}.url", second.name));
+        let what = format!(
+            "is not given, and that of `{}` neither; only one endpoint of a bot may be there for its secrets alone",
+            first.name
+        );
+        section.diagnostics.error(&key, what);
+    }
+    endpoints
+}
+
+/// Reads one of `[[bots.webhooks]]`. Returns `None` without a valid name and valid secrets.
+fn endpoint(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
+    let name = section.required("name", "the endpoint's name in deliveries and metrics", endpoint_name);
+    let types = section.or("types", DeliveryKind::DEFAULT.to_vec(), types);
     let url = section.optional("url", address::receiver);
     let secrets =
         section.secret("secrets", "secrets_file", list(secret::webhook_secret), secret::webhook_secrets_text);
@@ -95,7 +118,43 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
             "is not given: the bridge then sends only callbacks, and uses only `secrets` for them",
         );
     }
-    Some(BotWebhookConfig { url, secrets: secrets?, form, bearer_token, headers, legacy_signature })
+    Some(BotWebhookConfig {
+        name: name?,
+        url,
+        types,
+        secrets: secrets?,
+        form,
+        bearer_token,
+        headers,
+        legacy_signature,
+    })
+}
+
+/// Parses the name of an endpoint, which has the form of a bot's name.
+fn endpoint_name(value: &ConfigValue) -> ParseResult<Box<str>> {
+    let name = BotName::new(&parse::text(value)?);
+    name.map(|name| name.as_str().into()).map_err(|why| InvalidValue(why.to_string()))
+}
+
+fn delivery_kind(value: &ConfigValue) -> ParseResult<DeliveryKind> {
+    let text = as_text(value, "\"message.answered\"")?;
+    DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let all = DeliveryKind::ALL.map(DeliveryKind::as_str).join(", ");
+        InvalidValue(format!("{} is not one of {all}", quoted(text)))
+    })
+}
+
+/// Parses the kinds of events that an endpoint gets.
+fn types(value: &ConfigValue) -> ParseResult<Vec<DeliveryKind>> {
+    let mut kinds = list(delivery_kind)(value)?;
+    if kinds.is_empty() {
+        return parse::invalid(
+            "is empty, so the endpoint would get no event; leave it out for the usual ones",
+        );
+    }
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(kinds)
 }
 
 fn legacy_signature(
@@ -125,13 +184,31 @@ fn legacy_signature(
     Some(LegacySignature { header: header?, secret: secret? })
 }
 
+impl BotConfig {
+    /// Returns the targets of an event of this kind: the endpoints that get it.
+    pub fn endpoints_of(&self, kind: DeliveryKind) -> impl Iterator<Item = (Box<str>, DeliveryOrigin)> {
+        self.webhooks.iter().filter(move |endpoint| endpoint.types.contains(&kind)).filter_map(|endpoint| {
+            let url = endpoint.url.as_ref()?;
+            Some((url.as_str().into(), DeliveryOrigin::Endpoint(endpoint.name.clone())))
+        })
+    }
+
+    /// Returns the endpoint whose secrets sign callbacks of callers without secrets: the one without a URL, else the
+    /// first.
+    pub fn callback_signer(&self) -> Option<&BotWebhookConfig> {
+        self.webhooks.iter().find(|endpoint| endpoint.url.is_none()).or_else(|| self.webhooks.first())
+    }
+}
+
 /// Warns of settings that are valid but have no effect.
 pub(super) fn check(diagnostics: &mut Diagnostics, config: &Config) {
     let WebhooksConfig { allowed, allow_private, .. } = &config.webhooks;
     for bot in &config.bots {
-        let url = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref());
-        if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {
-            diagnostics.warn(&format!("bots.{}.webhook.url", bot.name), PRIVATE);
+        for BotWebhookConfig { name, url, .. } in &bot.webhooks {
+            let url = url.as_ref();
+            if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {
+                diagnostics.warn(&format!("bots.{}.webhooks.{name}.url", bot.name), PRIVATE);
+            }
         }
     }
     for pattern in allowed {
@@ -140,11 +217,11 @@ pub(super) fn check(diagnostics: &mut Diagnostics, config: &Config) {
         }
     }
     let signs = config.callers.iter().any(|caller| !caller.webhook_secrets.is_empty())
-        || config.bots.iter().any(|bot| bot.webhook.is_some());
+        || config.bots.iter().any(|bot| !bot.webhooks.is_empty());
     if !allowed.is_empty() && !signs {
         diagnostics.warn(
             "webhooks.allowed",
-            "has no effect: neither a caller (`webhook_secrets_file`) nor a bot's webhook has a secret to sign with",
+            "has no effect: neither a caller (`webhook_secrets_file`) nor a bot (`webhooks`) has a secret to sign with",
         );
     }
 }

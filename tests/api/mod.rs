@@ -29,4 +29,5 @@ mod signals;
 mod strangers;
 mod streams;
 mod turns;
+mod webhook_endpoints;
 mod webhooks;

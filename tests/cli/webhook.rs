@@ -53,7 +53,8 @@ fn new_secret_is_a_file_for_bridge_and_receiver() {
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_ne!(out, run(&["webhook", "secret"]).1);
     let (_file, path) = file(&out);
-    let (_dir, bridge) = config(&format!("{CONFIG}[bots.webhook]\nsecrets_file = \"{path}\"\n"));
+    let (_dir, bridge) =
+        config(&format!("{CONFIG}[[bots.webhooks]]\nname = \"main\"\nsecrets_file = \"{path}\"\n"));
     let (code, _, err) = run(&["check-config", "--config", &bridge]);
     assert_eq!(code, Some(0), "{err}");
     let secret = out.lines().find(|line| line.starts_with("whsec_")).unwrap();

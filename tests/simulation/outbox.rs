@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rtm_bridge::config::BotWebhookConfig;
 use rtm_bridge::domain::{
     ConversationRecord, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry, MessageId,
     MessageProgress, NewDelivery, NewMessage, Partition, ProblemKind, SessionRequest, TraceId,
@@ -21,7 +22,7 @@ const TRACE: TraceId = TraceId(7);
 fn connected() -> Bench {
     let mut bench = Bench::with(|bot| {
         bot.welcome = ms(0);
-        bot.webhook = Some(webhook());
+        bot.webhooks = vec![webhook()];
     });
     bench.post_with(|new| new.session = SessionRequest::New);
     bench.give(Input::Connected);
@@ -87,12 +88,58 @@ fn end_goes_to_the_callback_or_else_to_the_bots_webhook() {
         (first.message, first.trace, &first.conversation),
         (Some(message.id), TRACE, &plain().conversation)
     );
-    assert_eq!((&second.origin, second.trace), (&DeliveryOrigin::Bot, TraceId::default()));
+    assert_eq!(
+        (&second.origin, second.trace),
+        (&DeliveryOrigin::Endpoint("main".into()), TraceId::default())
+    );
     for ((_, delivery), message) in found.iter().zip(&bench.completed[1..]) {
         assert!(tells(delivery, message), "{} is not {message:?}", delivery.data);
     }
     let data: Value = serde_json::from_str(first.data.get()).unwrap();
     assert_eq!(data["callback"], json!({ "url": CALLER }), "the signer is not delivered");
+}
+
+#[test]
+fn endpoint_gets_the_kinds_of_its_types_by_its_own_deliveries() {
+    let of_types = |name: &str, types: &[DeliveryKind]| BotWebhookConfig {
+        name: name.into(),
+        types: types.to_vec(),
+        ..webhook()
+    };
+    let mut bench = Bench::with(|bot| {
+        bot.welcome = ms(0);
+        bot.webhooks = vec![
+            of_types("ends", &[DeliveryKind::MessageAnswered]),
+            of_types("all", &DeliveryKind::DEFAULT),
+            of_types("asides", &[DeliveryKind::ReplyUnsolicited]),
+            BotWebhookConfig { url: None, ..of_types("signs", &DeliveryKind::DEFAULT) },
+        ];
+    });
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    bench.pass(ms(61_000));
+    bench.say("ms-unasked");
+    let changes = bench.writes.iter().flat_map(|write| &write.changes);
+    let found: Vec<_> = changes
+        .filter_map(|change| match change {
+            ConversationChange::Deliver(new) => Some((new.kind, new.endpoint().unwrap(), new.id)),
+            _ => None,
+        })
+        .collect();
+    let kinds: Vec<_> = found.iter().map(|(kind, name, _)| (*kind, *name)).collect();
+    assert_eq!(
+        kinds,
+        [
+            (DeliveryKind::MessageAnswered, "ends"),
+            (DeliveryKind::MessageAnswered, "all"),
+            (DeliveryKind::ReplyUnsolicited, "all"),
+            (DeliveryKind::ReplyUnsolicited, "asides"),
+        ]
+    );
+    let ids: std::collections::HashSet<_> = found.iter().map(|(.., id)| id).collect();
+    assert_eq!(ids.len(), 4);
 }
 
 #[test]
@@ -165,7 +212,7 @@ fn new_owner_knows_the_last_turns_number_and_callback() {
         ConversationSnapshot { record, next_position: 2, ..ConversationSnapshot::default() },
         |bot| {
             bot.welcome = ms(0);
-            bot.webhook = Some(webhook());
+            bot.webhooks = vec![webhook()];
         },
     );
     next.give(Input::Connected);
@@ -179,7 +226,7 @@ fn new_owner_knows_the_last_turns_number_and_callback() {
 fn delivery_ids_match_their_journal_entries() {
     let mut bench = Bench::with(|bot| {
         bot.welcome = ms(0);
-        bot.webhook = Some(webhook());
+        bot.webhooks = vec![webhook()];
     });
     // A failure before the first write begins the journal.
     bench.post_until(Some(500));
@@ -189,7 +236,8 @@ fn delivery_ids_match_their_journal_entries() {
     let write = bench.writes.last().unwrap();
     let (entry, delivery) = delivered(&bench.writes)[0];
     assert_ne!(write.record.epoch, 0);
-    assert_eq!(delivery.id, DeliveryId::of(&conversation, write.record.epoch, entry.seq, entry.at));
+    let id = DeliveryId::of(&conversation, write.record.epoch, entry.seq, entry.at);
+    assert_eq!(delivery.id, id.at_endpoint("main"));
     assert_eq!((entry.seq, delivery.id.partition()), (1, Partition::of(&conversation)));
     assert_eq!(delivery.created_at, entry.at);
 }

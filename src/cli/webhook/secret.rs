@@ -17,7 +17,7 @@ impl SecretCommand {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let secret = generate_secret()?;
         Ok(print(&format!(
-            "# Signs webhooks. Bridge: name this file as `secrets_file` of [bots.webhook] or `webhook_secrets_file` of\n\
+            "# Signs webhooks. Bridge: name this file as `secrets_file` of [[bots.webhooks]] or `webhook_secrets_file` of\n\
              # [[callers]]; put the newest secret first. Receiver: give the next line to a Standard Webhooks library.\n{}\n",
             secret.expose_secret()
         ))?)

@@ -330,8 +330,8 @@ impl Machine {
         });
         self.buffer.append(now, EntryBody::Reply(Arc::clone(&reply)));
         let (last, place) = (self.buffer.record.last_turn.as_ref(), self.buffer.place());
-        let delivery = new_deliveries::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
-        self.buffer.deliver(delivery);
+        let deliveries = new_deliveries::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
+        self.buffer.deliver(deliveries);
         if partial {
             self.buffer.append(now, EntryBody::Gap(GapReason::ReplyCut));
         }

@@ -231,7 +231,7 @@ fn request_to_the_bot_webhook_has_its_headers() {
     });
     let targets = TargetTable::new(&config).unwrap();
     let mut claimed = claimed(TARGET, DeliveryKind::MessageAnswered, "{}");
-    claimed.delivery.origin = DeliveryOrigin::Bot;
+    claimed.delivery.origin = DeliveryOrigin::Endpoint("main".into());
     let options = targets.options(&claimed.delivery).unwrap();
     let _: &ExtraHeaders = options.extra_headers.unwrap();
     let (headers, body) = compose(&claimed, &options, 1, NOW).unwrap();
