@@ -13,10 +13,10 @@ use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use super::{
-    BotConfig, BotWebhookConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat,
-    PayloadFormat, QuietRule, ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
+    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat, QuietRule,
+    ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
 };
-use crate::domain::{BotName, DeliveryKind};
+use crate::domain::BotName;
 
 /// The open files for other uses than sockets to the platform and callers' connections: listeners, the store, webhooks.
 pub(super) const FILE_HEADROOM: u64 = 512;
@@ -137,21 +137,6 @@ impl Default for ClusterConfig {
 impl Default for ReplyConfig {
     fn default() -> Self {
         Self { default_wait: Duration::from_secs(15) }
-    }
-}
-
-impl Default for BotWebhookConfig {
-    fn default() -> Self {
-        Self {
-            name: "main".into(),
-            url: None,
-            types: DeliveryKind::DEFAULT.to_vec(),
-            secrets: Vec::new(),
-            form: PayloadFormat::default(),
-            bearer_token: None,
-            headers: Vec::new(),
-            legacy_signature: None,
-        }
     }
 }
 

@@ -32,20 +32,23 @@ mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
+mod webhook_config;
 mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
-use crate::domain::{BotName, DeliveryKind, JsonObject, UrlPattern};
+use crate::domain::{BotName, JsonObject};
 
+pub use self::webhook_config::{
+    BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
@@ -325,48 +328,6 @@ pub enum ConnectionStyle {
     IsReconnect,
 }
 
-/// One of `[[bots.webhooks]]`: an endpoint.
-#[derive(Debug, Clone)]
-pub struct BotWebhookConfig {
-    /// The name of the endpoint, unique among those of its bot.
-    pub name: Box<str>,
-    /// The receiver. An endpoint without one gets no event: its `secrets` sign callbacks.
-    pub url: Option<Url>,
-    /// The kinds of events that the endpoint gets.
-    pub types: Vec<DeliveryKind>,
-    /// `whsec_` secrets, newest first.
-    pub secrets: Vec<SecretString>,
-    /// The format of deliveries.
-    pub form: PayloadFormat,
-    /// The token of the header `Authorization: Bearer …`.
-    pub bearer_token: Option<SecretString>,
-    /// Additional headers of every delivery, by name.
-    pub headers: Vec<(Box<str>, SecretString)>,
-    /// The additional signature for older receivers.
-    pub legacy_signature: Option<LegacySignature>,
-}
-
-/// The format of a delivery.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PayloadFormat {
-    /// `type`, `timestamp` and `data` (Standard Webhooks).
-    #[default]
-    Standard,
-    /// `CloudEvents` 1.0 over HTTP, in binary mode.
-    CloudEvents,
-    /// The format of the platform's own webhook channel (protocol.md 9.4).
-    KoreV2,
-}
-
-/// `bots.webhooks.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.
-#[derive(Debug, Clone)]
-pub struct LegacySignature {
-    /// The header's name.
-    pub header: Box<str>,
-    /// The key of the signature.
-    pub secret: SecretString,
-}
-
 /// One of `[[callers]]`.
 #[derive(Debug, Clone)]
 pub struct CallerConfig {
@@ -401,25 +362,6 @@ pub struct CallerScopes {
     pub read: bool,
     /// The deliveries of webhooks.
     pub admin: bool,
-}
-
-/// `[webhooks]`
-#[derive(Debug, Clone)]
-pub struct WebhooksConfig {
-    /// The patterns for callbacks. A callback must match one of them.
-    pub allowed: Vec<UrlPattern>,
-    /// Address ranges that deliveries may reach although they are not public.
-    pub allow_private: Vec<IpNet>,
-    /// The timeout of one attempt.
-    pub timeout: Duration,
-    /// Certificate authorities for receivers beside the public ones, in PEM.
-    pub ca: Option<Vec<u8>>,
-    /// The proxy for deliveries. Empty for direct ones.
-    pub proxy: Option<Arc<ProxyConfig>>,
-    /// The largest number of concurrent attempts.
-    pub max_in_flight: usize,
-    /// The largest number of concurrent attempts to one host.
-    pub max_per_host: usize,
 }
 
 /// `[log]`

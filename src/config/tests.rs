@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
 use super::{BotConfig, Config, ConfigErrors, ConfigWarning, FileText, QuietRule, StoreUrl, read};
-use crate::domain::{DeliveryKind, DeliveryOrigin, QuietSource};
+use crate::domain::{DeliveryKind, QuietSource};
 
 const BOT: &str =
     concat!("\n", include_str!("../../tests/fixtures/bot.toml"), "client_secret = \"hush-hush\"\n");
@@ -152,8 +152,10 @@ max_attachment_bytes = "10MiB"
   name = "archive"
   types = ["reply.late", "message.failed", "reply.late"]
   url = "https://hooks.example.com/in?x=1"
+  payload = "thin"
   secrets_file = "/secrets/whsec"
-  form = "kore-v2"
+  form = "cloudevents-structured"
+  disable_after = "2d"
   bearer_token_file = "/secrets/plain"
   headers_file = "/secrets/headers"
   signature_header = "X-Old-Signature"
@@ -274,7 +276,9 @@ fn shows_every_value(config: &Config) {
         "https://*.example.com/",
         "fd00::/8",
         "timeout: 14s",
-        "form: KoreV2",
+        "form: CloudEventsStructured",
+        "payload: Thin",
+        "disable_after: Some(172800s)",
         "bearer_token: Some(",
         "(\"x-team\", ",
         "LegacySignature { header: \"x-old-signature\"",
@@ -291,7 +295,7 @@ fn shows_every_value(config: &Config) {
 
 /// Lines that make a valid webhook of a bot invalid, with the key and a word of the error.
 const BAD_WEBHOOK: &[(&str, &str, &str)] = &[
-    ("form = \"xml\"", "form", "standard, cloudevents, kore-v2"),
+    ("form = \"xml\"", "form", "standard, cloudevents, cloudevents-structured, kore-v2"),
     ("bearer_token = \"Bearer hush\"", "bearer_token", "without `Bearer`"),
     ("bearer_token = \"hush\"\nbearer_token_file = \"/secrets/plain\"", "bearer_token", "keep one"),
     ("bearer_token = \"hush\"\nheaders = [\"Authorization: hush\"]", "bearer_token", "keep one"),
@@ -933,8 +937,8 @@ fn bot_has_several_endpoints_with_unique_names() {
     assert_eq!(bot.webhooks[0].types, [DeliveryKind::MessageFailed, DeliveryKind::ReplyLate]);
     assert_eq!(bot.webhooks[1].types, DeliveryKind::DEFAULT);
     assert_eq!(&*bot.callback_signer().unwrap().name, "Audit.1", "the one without a URL");
-    let targets: Vec<_> = bot.endpoints_of(DeliveryKind::ReplyLate).collect();
-    assert_eq!(targets, [("https://a/".into(), DeliveryOrigin::Endpoint("crm".into()))]);
+    let names: Vec<_> = bot.endpoints_of(DeliveryKind::ReplyLate).map(|endpoint| &*endpoint.name).collect();
+    assert_eq!(names, ["crm"], "the other one has no URL");
     assert_eq!(bot.endpoints_of(DeliveryKind::MessageAnswered).count(), 0);
 
     for (endpoints, key, word) in [
@@ -948,6 +952,18 @@ fn bot_has_several_endpoints_with_unique_names() {
             "webhooks.a.types",
             "message.answered, message.failed",
         ),
+        (
+            endpoint("name = \"a\"\nform = \"kore-v2\"\ntypes = [\"gap\"]"),
+            "webhooks.a.types",
+            "kore-v2 cannot carry",
+        ),
+        (
+            endpoint("name = \"a\"\nform = \"kore-v2\"\npayload = \"thin\""),
+            "webhooks.a.payload",
+            "always full",
+        ),
+        (endpoint("name = \"a\"\npayload = \"some\""), "webhooks.a.payload", "full, thin"),
+        (endpoint("name = \"a\"\ntypes = [\"test\"]"), "webhooks.a.types", "is not one of"),
         ("webhooks = [7]\n".to_owned(), "webhooks[1]", "should be a table"),
         ("[bots.webhooks]\nurl = \"https://a/\"\n".to_owned(), "webhooks", "[[bots.webhooks]]"),
         ("[bots.webhook]\nurl = \"https://a/\"\n".to_owned(), "webhook", "write [[bots.webhooks]]"),

@@ -4,21 +4,29 @@ use std::time::Duration;
 
 use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
-use super::parse::{self, InvalidValue, ParseResult, as_text, duration, list, number, one_of, quoted};
+use super::parse::{
+    self, InvalidValue, ParseResult, as_text, duration, duration_or_never, list, number, one_of, quoted,
+};
 use super::proxy::SharedProxies;
 use super::section::Section;
-use super::{BotConfig, BotWebhookConfig, Config, LegacySignature, PayloadFormat, WebhooksConfig};
+use super::{
+    BotConfig, BotWebhookConfig, Config, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+};
 use super::{address, certificates, delivery_headers, secret};
-use crate::domain::{BotName, DeliveryKind, DeliveryOrigin};
+use crate::domain::{BotName, DeliveryKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 
-const FORMS: [(&str, PayloadFormat); 3] = [
+const FORMS: [(&str, PayloadFormat); 4] = [
     ("standard", PayloadFormat::Standard),
     ("cloudevents", PayloadFormat::CloudEvents),
+    ("cloudevents-structured", PayloadFormat::CloudEventsStructured),
     ("kore-v2", PayloadFormat::KoreV2),
 ];
+
+const EXTENTS: [(&str, PayloadExtent); 2] = [("full", PayloadExtent::Full), ("thin", PayloadExtent::Thin)];
 
 /// The remedy for a configuration with the former single endpoint.
 const GONE: &str = "is a list of endpoints now: write [[bots.webhooks]] instead of [bots.webhook], with the same keys and \
@@ -79,8 +87,10 @@ pub(super) fn endpoints(section: &mut Section<'_>) -> Vec<BotWebhookConfig> {
 
 /// Reads one of `[[bots.webhooks]]`. Returns `None` without a valid name and valid secrets.
 fn endpoint(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
+    let d = BotWebhookConfig::default();
     let name = section.required("name", "the endpoint's name in deliveries and metrics", endpoint_name);
-    let types = section.or("types", DeliveryKind::DEFAULT.to_vec(), types);
+    let types = section.or("types", d.types, types);
+    let payload = section.or("payload", d.payload, one_of(&EXTENTS));
     let url = section.optional("url", address::receiver);
     let secrets =
         section.secret("secrets", "secrets_file", list(secret::webhook_secret), secret::webhook_secrets_text);
@@ -90,7 +100,8 @@ fn endpoint(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
     if secrets.as_ref().is_some_and(Vec::is_empty) || (secrets.is_none() && !given) {
         section.diagnostics.error(&path, "is missing: the secrets that sign deliveries, or `secrets_file`");
     }
-    let form = section.or("form", PayloadFormat::default(), webhook_form);
+    let form = section.or("form", d.form, webhook_form);
+    check_kore_form(section, form, &types, payload);
     let bearer_token =
         section.secret("bearer_token", "bearer_token_file", secret::bearer_token, secret::bearer_token_text);
     let headers =
@@ -103,6 +114,7 @@ fn endpoint(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
             .diagnostics
             .relation_error(&keys, "is given, and a header `authorization` too; keep one of them");
     }
+    let disable_after = section.or("disable_after", d.disable_after, duration_or_never(SECOND..=30 * DAY));
     let legacy_signature = legacy_signature(section, &headers, bearer_token.is_some());
     let path = section.key("url");
     if url.as_ref().is_some_and(|url| url.scheme() == "http" && !address::is_loopback(url)) {
@@ -122,18 +134,44 @@ fn endpoint(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
         name: name?,
         url,
         types,
+        payload,
         secrets: secrets?,
         form,
         bearer_token,
         headers,
         legacy_signature,
+        disable_after,
     })
+}
+
+/// Rejects what the form of the platform's own channel cannot carry.
+fn check_kore_form(
+    section: &mut Section<'_>,
+    form: PayloadFormat,
+    types: &[DeliveryKind],
+    payload: PayloadExtent,
+) {
+    if form != PayloadFormat::KoreV2 {
+        return;
+    }
+    if let Some(kind) = types.iter().find(|kind| !DeliveryKind::DEFAULT.contains(kind)) {
+        let what =
+            format!("has `{}`, which the form kore-v2 cannot carry; choose another form", kind.as_str());
+        let keys = [section.key("types"), section.key("form")];
+        section.diagnostics.relation_error(&keys, what);
+    }
+    if payload == PayloadExtent::Thin {
+        let keys = [section.key("payload"), section.key("form")];
+        section.diagnostics.relation_error(&keys, "is thin, and the form kore-v2 is always full; choose one");
+    }
 }
 
 /// Parses the name of an endpoint, which has the form of a bot's name.
 fn endpoint_name(value: &ConfigValue) -> ParseResult<Box<str>> {
-    let name = BotName::new(&parse::text(value)?);
-    name.map(|name| name.as_str().into()).map_err(|why| InvalidValue(why.to_string()))
+    let name = BotName::new(&parse::text(value)?).map(|name| name.as_str().into());
+    name.map_err(|_| {
+        InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
+    })
 }
 
 fn delivery_kind(value: &ConfigValue) -> ParseResult<DeliveryKind> {
@@ -185,12 +223,9 @@ fn legacy_signature(
 }
 
 impl BotConfig {
-    /// Returns the targets of an event of this kind: the endpoints that get it.
-    pub fn endpoints_of(&self, kind: DeliveryKind) -> impl Iterator<Item = (Box<str>, DeliveryOrigin)> {
-        self.webhooks.iter().filter(move |endpoint| endpoint.types.contains(&kind)).filter_map(|endpoint| {
-            let url = endpoint.url.as_ref()?;
-            Some((url.as_str().into(), DeliveryOrigin::Endpoint(endpoint.name.clone())))
-        })
+    /// Returns the endpoints that get events of this kind. Each has a URL.
+    pub fn endpoints_of(&self, kind: DeliveryKind) -> impl Iterator<Item = &BotWebhookConfig> {
+        self.webhooks.iter().filter(move |endpoint| endpoint.url.is_some() && endpoint.types.contains(&kind))
     }
 
     /// Returns the endpoint whose secrets sign callbacks of callers without secrets: the one without a URL, else the

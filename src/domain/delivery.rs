@@ -91,12 +91,39 @@ pub enum DeliveryKind {
     ReplyLate,
     /// A reply came outside any turn.
     ReplyUnsolicited,
+    /// A human agent took the conversation over.
+    AgentStarted,
+    /// The bot has the conversation back.
+    AgentEnded,
+    /// The platform began a session of the user.
+    SessionStarted,
+    /// The platform ended the session.
+    SessionEnded,
+    /// Entries of the journal may be missing.
+    Gap,
+    /// The user sent a message in another session.
+    UserMessage,
+    /// A delivery to another endpoint or to a callback became a dead letter.
+    DeliveryDead,
+    /// An operator tests an endpoint. The event is sent at once and never stored.
+    Test,
 }
 
 impl DeliveryKind {
-    /// Every kind.
-    pub const ALL: [Self; 4] =
-        [Self::MessageAnswered, Self::MessageFailed, Self::ReplyLate, Self::ReplyUnsolicited];
+    /// Every kind that is stored.
+    pub const ALL: [Self; 11] = [
+        Self::MessageAnswered,
+        Self::MessageFailed,
+        Self::ReplyLate,
+        Self::ReplyUnsolicited,
+        Self::AgentStarted,
+        Self::AgentEnded,
+        Self::SessionStarted,
+        Self::SessionEnded,
+        Self::Gap,
+        Self::UserMessage,
+        Self::DeliveryDead,
+    ];
 
     /// The kinds that an endpoint gets if its configuration names none.
     pub const DEFAULT: [Self; 4] =
@@ -107,13 +134,21 @@ impl DeliveryKind {
         matches!(self, Self::MessageAnswered | Self::MessageFailed)
     }
 
-    /// Returns the `type` of the body, which is also the event's type in the API.
+    /// Returns the `type` of the body.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MessageAnswered => "message.answered",
             Self::MessageFailed => "message.failed",
             Self::ReplyLate => "reply.late",
             Self::ReplyUnsolicited => "reply.unsolicited",
+            Self::AgentStarted => "agent.started",
+            Self::AgentEnded => "agent.ended",
+            Self::SessionStarted => "session.started",
+            Self::SessionEnded => "session.ended",
+            Self::Gap => "gap",
+            Self::UserMessage => "user.message",
+            Self::DeliveryDead => "delivery.dead",
+            Self::Test => "test",
         }
     }
 }

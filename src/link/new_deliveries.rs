@@ -4,6 +4,8 @@
 //! replies go to the bot's endpoints. Each endpoint gets the kinds of its `types`, by a delivery of its own. Without a
 //! target there is no delivery and no body. The end of a session (`DELETE`) is not delivered.
 //!
+//! Sessions, human agents, gaps and messages of other sessions go to the endpoints whose `types` name them.
+//!
 //! This file is pure. The appender of an entry pushes the entry's deliveries right behind it.
 
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::config::BotConfig;
+use crate::config::{BotConfig, BotWebhookConfig, PayloadExtent};
 use crate::domain::{
-    AcceptedMessage, BotName, Callback, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin,
-    JournalPosition, LastTurn, Message, MessageId, MessageProgress, NewDelivery, Reply, Timestamp, TraceId,
-    UserId,
+    AcceptedMessage, BotName, Callback, ConversationId, Cursor, DeliveryId, DeliveryKind, DeliveryOrigin,
+    EntryBody, JournalPosition, LastTurn, Message, MessageId, MessageProgress, NewDelivery, Reply, Timestamp,
+    TraceId, UserId,
 };
 use crate::store::ConversationChange;
 
@@ -82,18 +84,41 @@ impl DeliveredEvent<'_> {
         callback: Option<&Callback>,
         data: &impl Serialize,
     ) -> Vec<ConversationChange> {
-        let targets: Vec<(Box<str>, DeliveryOrigin)> = match callback {
-            Some(Callback { url, signer }) => {
-                vec![(url.clone(), DeliveryOrigin::Callback { signer: signer.clone() })]
-            }
-            None => bot.endpoints_of(self.kind).collect(),
+        let deliver = |delivery| ConversationChange::Deliver(Box::new(delivery));
+        if let Some(Callback { url, signer }) = callback {
+            let origin = DeliveryOrigin::Callback { signer: signer.clone() };
+            let delivery = render(data).map(|data| self.delivery(url.clone(), origin, data));
+            return delivery.map(deliver).into_iter().collect();
+        }
+        // Each body is made once, and only if an endpoint takes it.
+        let (mut full, mut thin) = (None, None);
+        let of_endpoint = |endpoint: &BotWebhookConfig| {
+            let data = match endpoint.payload {
+                PayloadExtent::Full => full.get_or_insert_with(|| render(data)),
+                PayloadExtent::Thin => thin.get_or_insert_with(|| render(&self.thin())),
+            };
+            let target = endpoint.url.as_ref()?.as_str().into();
+            Some(self.delivery(target, DeliveryOrigin::Endpoint(endpoint.name.clone()), data.clone()?))
         };
-        // Without a target no body is made.
-        let Some(data) = targets.first().and_then(|_| render(data)) else { return Vec::new() };
-        let of_target = |(target, origin)| {
-            ConversationChange::Deliver(Box::new(self.delivery(target, origin, data.clone())))
-        };
-        targets.into_iter().map(of_target).collect()
+        bot.endpoints_of(self.kind).filter_map(of_endpoint).map(deliver).collect()
+    }
+
+    /// Returns the body without content: ids and links.
+    fn thin(&self) -> ThinEvent<'_> {
+        let conversation = self.conversation;
+        let Self { message, place: JournalPosition { epoch, seq }, .. } = *self;
+        let before = Cursor { epoch, seq: seq.saturating_sub(1), at: None };
+        ThinEvent {
+            bot: conversation.bot(),
+            user: conversation.user(),
+            seq,
+            message_id: message,
+            links: EventLinks {
+                conversation: conversation.path(),
+                event: format!("{}&after={before}", conversation.path_below("events")),
+                message: message.map(|message| conversation.path_below(&format!("messages/{message}"))),
+            },
+        }
     }
 
     fn delivery(&self, target: Box<str>, origin: DeliveryOrigin, data: Box<RawValue>) -> NewDelivery {
@@ -113,6 +138,68 @@ impl DeliveredEvent<'_> {
             data,
         }
     }
+}
+
+/// Returns the deliveries of an event that belongs to no message, whose entry is at `place`.
+pub(crate) fn of_event(
+    bot: &BotConfig,
+    conversation: &ConversationId,
+    kind: DeliveryKind,
+    body: &EntryBody,
+    place: JournalPosition,
+    at: Timestamp,
+) -> Vec<ConversationChange> {
+    let event = DeliveredEvent { kind, conversation, message: None, trace: TraceId::default(), place, at };
+    let (frame, reason) = match body {
+        EntryBody::UserMessage(frame) | EntryBody::Platform(frame) => (Some(&**frame), None),
+        EntryBody::Gap(reason) => (None, Some(reason.as_str())),
+        EntryBody::Reply(_)
+        | EntryBody::Ended { .. }
+        | EntryBody::Closed { .. }
+        | EntryBody::Stuck { .. } => return Vec::new(),
+    };
+    let (bot_name, user) = (conversation.bot(), conversation.user());
+    event.deliveries(
+        bot,
+        None,
+        &ConversationEvent { bot: bot_name, user, seq: place.seq, reason, event: frame },
+    )
+}
+
+/// The body of an event that belongs to no message.
+#[derive(Debug, Serialize)]
+struct ConversationEvent<'a> {
+    bot: &'a BotName,
+    user: &'a UserId,
+    /// The position in the journal.
+    seq: u64,
+    /// The reason of a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// The untouched frame of the platform.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a RawValue>,
+}
+
+/// The body of an event for endpoints that get no content.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ThinEvent<'a> {
+    bot: &'a BotName,
+    user: &'a UserId,
+    seq: u64,
+    message_id: Option<MessageId>,
+    links: EventLinks,
+}
+
+/// References into our API.
+#[derive(Debug, Serialize)]
+struct EventLinks {
+    conversation: String,
+    /// The events from this one on.
+    event: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
 }
 
 /// The body of a reply: the reply and its conversation.

@@ -223,3 +223,29 @@ fn dev_allows_callbacks_to_the_local_receiver_only() {
         }
     });
 }
+
+#[test]
+fn asymmetric_key_signs_and_its_public_key_verifies() {
+    let (code, file, _) = run(&["webhook", "secret", "--asymmetric"]);
+    assert_eq!(code, Some(0));
+    let private = file.lines().find(|line| line.starts_with("whsk_")).unwrap();
+    let public = file.split_whitespace().find(|word| word.starts_with("whpk_")).unwrap();
+    assert_eq!(file.lines().filter(|line| !line.starts_with('#')).count(), 1);
+    let arguments = signed(private, "{}", 5);
+    assert!(arguments[2].contains("v1a,"), "{arguments:?}");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for key in [public, private] {
+        let (code, text, _) = verify(&[&["--secret", key], &arguments[..]].concat(), "{}");
+        assert_eq!((code, text.starts_with("verified: ")), (Some(0), true), "{text}");
+    }
+    let (code, _, error) = verify(&[&["--secret", public], &arguments[..]].concat(), "{ }");
+    assert!(code == Some(1) && error.contains("no signature matches"), "{error}");
+    // The configuration takes the private key, and no public one.
+    for (secret, exit) in [(private, Some(0)), (public, Some(78))] {
+        let endpoint = format!("{CONFIG}[[bots.webhooks]]\nname = \"main\"\nsecrets = [\"{secret}\"]\n");
+        let (_dir, bridge) = config(&endpoint);
+        let (code, _, error) = run(&["check-config", "--config", &bridge]);
+        assert_eq!(code, exit, "{error}");
+        assert!(!error.contains(secret));
+    }
+}

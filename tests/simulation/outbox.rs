@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::config::BotWebhookConfig;
+use rtm_bridge::config::{BotWebhookConfig, PayloadExtent};
 use rtm_bridge::domain::{
-    ConversationRecord, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry, MessageId,
+    ConversationRecord, Cursor, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry, MessageId,
     MessageProgress, NewDelivery, NewMessage, Partition, ProblemKind, SessionRequest, TraceId,
 };
 use rtm_bridge::link::Input;
@@ -297,4 +297,110 @@ fn message_with_a_lost_end_is_delivered_as_lost() {
     let data: Value = serde_json::from_str(delivery.data.get()).unwrap();
     assert_eq!(data["error"]["type"], json!(format!("/problems/{}", ProblemKind::MessageLost)));
     assert_eq!(data["status"], json!("failed"));
+}
+
+/// A bot with one endpoint for every kind.
+fn told_everything(payload: PayloadExtent) -> Bench {
+    let mut bench = Bench::with(|bot| {
+        bot.welcome = ms(0);
+        bot.webhooks =
+            vec![BotWebhookConfig { types: DeliveryKind::ALL.to_vec(), payload, ..webhook() }, webhook()];
+    });
+    bench.post_with(to_caller);
+    bench.give(Input::Connected);
+    bench.say("ms-first");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    bench
+}
+
+#[test]
+fn events_of_a_conversation_go_to_endpoints_that_name_them() {
+    let mut bench = told_everything(PayloadExtent::Full);
+    let event = super::support::event;
+    let frames = [
+        IncomingFrame::SessionStart { session_id: None, event: event() },
+        IncomingFrame::AgentStart(event()),
+        IncomingFrame::AgentStart(event()),
+        IncomingFrame::UserMessage(event()),
+        IncomingFrame::AgentEnd(event()),
+        IncomingFrame::AgentEnd(event()),
+        IncomingFrame::Platform(event()),
+        IncomingFrame::SessionEnd(event()),
+    ];
+    let before = bench.writes.len();
+    for frame in frames {
+        bench.give(Input::Frame(frame));
+    }
+    let found = delivered(&bench.writes[before..]);
+    let kinds: Vec<_> = found.iter().map(|(_, delivery)| delivery.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            DeliveryKind::SessionStarted,
+            DeliveryKind::AgentStarted,
+            DeliveryKind::UserMessage,
+            DeliveryKind::AgentEnded,
+            DeliveryKind::SessionEnded,
+        ],
+        "a repeated sign of the agent is no event"
+    );
+    for (entry, delivery) in found {
+        let data: Value = serde_json::from_str(delivery.data.get()).unwrap();
+        let frame: Value = serde_json::from_str(event().get()).unwrap();
+        let conversation = plain().conversation;
+        assert_eq!(
+            data,
+            json!({"bot": conversation.bot(), "user": conversation.user(), "seq": entry.seq, "event": frame})
+        );
+        assert_eq!((delivery.endpoint(), delivery.message), (Some("main"), None));
+    }
+}
+
+#[test]
+fn gap_is_delivered_with_its_reason() {
+    let mut bench = told_everything(PayloadExtent::Full);
+    let before = bench.writes.len();
+    bench.post();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history_fails();
+    let found = delivered(&bench.writes[before..]);
+    let (_, gap) = found.iter().find(|(_, delivery)| delivery.kind == DeliveryKind::Gap).expect("a gap");
+    let data: Value = serde_json::from_str(gap.data.get()).unwrap();
+    assert_eq!(data["reason"], "historyUnreadable", "{data}");
+}
+
+#[test]
+fn thin_delivery_has_ids_and_links_only() {
+    let mut bench = told_everything(PayloadExtent::Thin);
+    let message = bench.post();
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    let changes = bench.writes.iter().flat_map(|write| &write.changes);
+    let of_end: Vec<_> = changes
+        .filter_map(|change| match change {
+            ConversationChange::Deliver(new) if new.message == Some(message.id) => Some(&**new),
+            _ => None,
+        })
+        .collect();
+    let [thin, full] = &of_end[..] else { panic!("two endpoints: {of_end:?}") };
+    let data: Value = serde_json::from_str(thin.data.get()).unwrap();
+    let (user, bot) = (plain().conversation.user().to_string(), plain().conversation.bot().to_string());
+    let cursor = data["links"]["event"].as_str().unwrap().split_once("&after=").unwrap().1;
+    let cursor: Cursor = cursor.parse().unwrap();
+    let seq = data["seq"].as_u64().unwrap();
+    assert_eq!((cursor.seq, cursor.epoch), (seq - 1, bench.record().epoch));
+    assert_eq!(
+        data,
+        json!({
+            "bot": bot, "user": user, "seq": seq, "messageId": message.id,
+            "links": {
+                "conversation": format!("/conversations/{user}?bot={bot}"),
+                "event": format!("/conversations/{user}/events?bot={bot}&after={cursor}"),
+                "message": format!("/conversations/{user}/messages/{}?bot={bot}", message.id),
+            },
+        })
+    );
+    assert!(tells(full, bench.completed.last().unwrap()), "the other endpoint gets all");
 }

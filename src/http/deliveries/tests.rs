@@ -272,7 +272,7 @@ fn dead_delivery_is_shown_and_queued_again() {
         shown,
         json!({
             "id": id.to_string(), "type": "reply.unsolicited", "bot": "support", "user": "alice", "messageId": null,
-            "target": HOOK, "state": "dead", "createdAt": at, "nextAttemptAt": null,
+            "webhook": "main", "target": HOOK, "state": "dead", "createdAt": at, "nextAttemptAt": null,
             "reason": "the receiver wants no more (410)",
             "attempts": [
                 {"at": at, "status": 410, "error": "answered 410", "durationMs": 7, "response": "gone"}
