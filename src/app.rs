@@ -13,6 +13,7 @@
 //! due delivery was attempted (docs/adr/0009).
 
 mod clock_watch;
+mod config_reload;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,11 +23,14 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use self::clock_watch::ClockWatch;
-use crate::config::{self, Config, StoreUrl};
-use crate::http::{self, AdminContext, ApiContext, ApiServer};
+pub use self::config_reload::ConfigReader;
+use self::config_reload::{ConfigReload, ReloadTargets};
+use crate::config::{self, Config, ConfigSources, StoreUrl};
+use crate::http::{self, AdminContext, ApiContext, ApiServer, ReloadStatus};
 use crate::hub::{self, Hub, HubThreads};
 use crate::identity::RemoteKeys;
 use crate::metrics::{LabelSets, Metrics};
@@ -125,6 +129,7 @@ pub struct Bridge {
     /// The thread of the operator's listener. It answers even if all workers are busy.
     admin_thread: WorkerThreads,
     sweeper: JoinHandle<()>,
+    reload: ReloadTargets,
 }
 
 impl Bridge {
@@ -186,12 +191,14 @@ impl Bridge {
         let context =
             ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
         let context = Arc::new(context.draining(Arc::clone(&draining)));
+        let reload_status = Arc::new(ReloadStatus::default());
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
             store: store.clone(),
             store_timeout: READY_TIMEOUT,
             hub: shards.hub().clone(),
             draining: Arc::clone(&draining),
+            reload_status: Arc::clone(&reload_status),
             // Other addresses of loopback are names that an operator chose.
             local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
@@ -212,6 +219,13 @@ impl Bridge {
         );
         Ok(Self {
             addresses,
+            reload: ReloadTargets {
+                context: Arc::clone(&context),
+                hub: shards.hub().clone(),
+                receivers: dispatcher.receivers(),
+                metrics: Arc::clone(&metrics),
+                status: reload_status,
+            },
             sweeper: spawn(sweep(store.clone(), Arc::clone(&context), Arc::clone(&metrics))),
             store,
             shards,
@@ -261,6 +275,23 @@ impl Bridge {
             _ = terminate.recv() => failed,
             _ = interrupt.recv() => failed,
         }
+    }
+
+    /// Watches the configuration, and takes over its changes until the bridge stops. `sources` are those of the one
+    /// that it has started with.
+    ///
+    /// # Errors
+    /// [`BridgeStopError`].
+    pub async fn run_reloading(
+        self,
+        read: ConfigReader,
+        sources: &ConfigSources,
+    ) -> Result<(), BridgeStopError> {
+        let reload = ConfigReload::new(read, sources).run(self.reload.clone());
+        let reload = AbortOnDropHandle::new(spawn(reload));
+        let ended = self.run_until_signal().await;
+        drop(reload);
+        ended
     }
 
     /// Returns when an essential part has stopped: without it the process would look alive and be useless.

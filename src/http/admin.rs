@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::api_error::{self, ApiError};
 use super::detachable_connection::DetachableConnection;
+use super::live_settings::ReloadStatus;
 use super::local_host;
 use super::reads;
 use super::trace_context::TraceContext;
@@ -41,6 +42,8 @@ pub struct AdminContext {
     pub hub: Hub,
     /// True as soon as this replica shuts down, before it refuses requests.
     pub draining: Arc<AtomicBool>,
+    /// How the last reload of the configuration ended.
+    pub reload_status: Arc<ReloadStatus>,
     /// True if only requests for this machine are served, as on the listener of a bridge without callers.
     pub local_only: bool,
 }

@@ -31,6 +31,7 @@ mod fleet_rate;
 pub mod fuzzing;
 mod header_parameters;
 mod idempotency_key;
+mod live_settings;
 mod local_host;
 mod messages;
 mod multipart_parser;
@@ -50,7 +51,7 @@ mod upload_body;
 mod upload_shares;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix_http::RequestHead;
@@ -68,16 +69,17 @@ use crate::store::Clock;
 use crate::wall_clock;
 use api_error::ApiError;
 use auth::{CallerIdentity, RequiredScope};
-use caller_table::CallerTable;
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
+use live_settings::{LiveSettings, LiveSettingsCell};
 use read_tokens::ReadTokenKeys;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
 
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
+pub use live_settings::ReloadStatus;
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
@@ -142,8 +144,8 @@ pub struct ApiContext {
     upload_shares: UploadShares,
     /// The keys of read tokens.
     read_token_keys: ReadTokenKeys,
-    /// The callers, which a reload of the configuration replaces.
-    callers: RwLock<Arc<CallerTable>>,
+    /// The callers and limits, which a reload of the configuration replaces.
+    live: LiveSettingsCell,
     /// Longest silence in an event stream.
     keep_alive: Duration,
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
@@ -165,7 +167,7 @@ impl ApiContext {
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
             read_token_keys: ReadTokenKeys::default(),
-            callers: RwLock::new(Arc::new(CallerTable::new(&config))),
+            live: LiveSettingsCell::new(&config),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             config,
@@ -185,21 +187,19 @@ impl ApiContext {
 
     /// Returns the keys of issuers, which [`RemoteKeys::run`] fetches.
     pub fn remote_keys(&self) -> Vec<Weak<RemoteKeys>> {
-        let callers = self.callers();
-        let tokens = callers.entries().filter_map(|entry| entry.tokens.as_ref());
-        tokens.filter_map(|tokens| tokens.remote_keys().map(Arc::downgrade)).collect()
+        self.live().callers.remote_keys()
     }
 
     /// Gives the fleet back what idle callers did not use of their rates.
     pub async fn return_idle_rates(&self) {
-        for rate in self.callers().entries().filter_map(|entry| entry.rate.as_ref()) {
+        for rate in self.live().callers.entries().filter_map(|entry| entry.rate.as_ref()) {
             rate.return_idle(&self.hub, &self.metrics.callers).await;
         }
     }
 
-    /// Returns the callers of the configuration.
-    fn callers(&self) -> Arc<CallerTable> {
-        Arc::clone(&self.callers.read().unwrap_or_else(PoisonError::into_inner))
+    /// Returns the settings of the current configuration.
+    fn live(&self) -> Arc<LiveSettings> {
+        self.live.get()
     }
 
     /// Identifies the caller of a request, and counts the request in the caller's rate. A token with an unknown key waits
@@ -209,7 +209,7 @@ impl ApiContext {
             Some(token) => self.identify_reader(&token).await,
             None => {
                 let identify =
-                    || CallerIdentity::identify(&self.callers(), head.headers(), wall_clock::now());
+                    || CallerIdentity::identify(&self.live().callers, head.headers(), wall_clock::now());
                 match identify() {
                     Err(refusal)
                         if let Some(keys) = refusal.fetchable_keys()
@@ -268,7 +268,7 @@ impl ApiContext {
 
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
-        self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
+        self.open_requests.load(Ordering::Relaxed) < self.live().max_requests
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and
