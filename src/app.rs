@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 use self::clock_watch::ClockWatch;
 use crate::config::{self, Config, StoreUrl};
 use crate::domain::FairShare;
-use crate::http::{self, AdminContext, ApiContext, ApiServer};
+use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe};
 use crate::hub::{self, Hub, HubThreads};
 use crate::metrics::{LabelSets, Metrics};
 use crate::runtime::WorkerThreads;
@@ -36,8 +36,6 @@ use crate::webhook::{self, Dispatcher};
 
 /// Most ended messages that one sweep of the memory store removes, per partition.
 const SWEEP_MAX_MESSAGES: usize = 1024;
-/// Timeout of the store for `/readyz`.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of a starting bridge for its store, which may start at the same time.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The addresses that `localhost` stands for.
@@ -185,13 +183,17 @@ impl Bridge {
         let draining = Arc::new(AtomicBool::new(false));
         let context =
             ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
-        let context = Arc::new(context.draining(Arc::clone(&draining)));
+        let readiness = Arc::new(ReadinessProbe::new(
+            shards.hub().clone(),
+            store.clone(),
+            server.ready_without_store,
+            Arc::clone(&draining),
+        ));
+        let context = Arc::new(context.probed(Arc::clone(&readiness)).draining(Arc::clone(&draining)));
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
-            store: store.clone(),
-            store_timeout: READY_TIMEOUT,
-            hub: shards.hub().clone(),
-            draining: Arc::clone(&draining),
+            readiness,
+            metrics_token: server.metrics_token.clone(),
             // Other addresses of loopback are names that an operator chose.
             local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
         });

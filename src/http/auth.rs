@@ -156,7 +156,7 @@ pub(super) fn caller_index(callers: &[config::CallerConfig], headers: &HeaderMap
 }
 
 /// Returns the credentials of the only `Authorization: Bearer` header (RFC 6750). The scheme's case is ignored.
-fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
@@ -178,7 +178,7 @@ fn find_by_key<'c>(
     Some((index, callers.get(index)?))
 }
 
-fn unauthorized(detail: &'static str) -> ApiError {
+pub(super) fn unauthorized(detail: &'static str) -> ApiError {
     ApiError::new(ProblemKind::Unauthorized, detail)
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

@@ -28,6 +28,7 @@ mod field_validator;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod header_parameters;
+mod health_pages;
 mod idempotency_key;
 mod local_host;
 mod messages;
@@ -35,6 +36,7 @@ mod multipart_parser;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
+mod readiness;
 mod refusal_writer;
 mod request_body;
 mod request_pipeline;
@@ -69,6 +71,7 @@ use upload_shares::UploadShares;
 
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
+pub use readiness::ReadinessProbe;
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
@@ -86,6 +89,8 @@ const REDRIVE: &str = "/deliveries/redrive";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
+const LIVE: &str = "/livez";
+const READY: &str = "/readyz";
 const OTHER: &str = "other";
 
 /// Route patterns as metrics and logs name them. `other` stands for every path without a route.
@@ -106,6 +111,8 @@ pub const ROUTES: &[&str] = &[
     OPENAPI,
     DOCS,
     PROBLEM,
+    LIVE,
+    READY,
     OTHER,
 ];
 
@@ -140,6 +147,8 @@ pub struct ApiContext {
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
     /// to close.
     draining: Arc<AtomicBool>,
+    /// Answer of `/readyz`. Only tests have none.
+    readiness: Option<Arc<ReadinessProbe>>,
 }
 
 impl ApiContext {
@@ -160,6 +169,7 @@ impl ApiContext {
             rate_limits: CallerRateLimits::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
+            readiness: None,
             config,
         }
     }
@@ -168,6 +178,12 @@ impl ApiContext {
     #[must_use]
     pub fn draining(self, draining: Arc<AtomicBool>) -> Self {
         Self { draining, ..self }
+    }
+
+    /// Sets the probe of this replica's readiness.
+    #[must_use]
+    pub fn probed(self, readiness: Arc<ReadinessProbe>) -> Self {
+        Self { readiness: Some(readiness), ..self }
     }
 
     /// Returns the memory of requests, answers and event streams.
@@ -270,6 +286,8 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(read_only(OPENAPI).route(web::route().guard(reads()).to(documentation::openapi)))
             .service(read_only(DOCS).route(web::route().guard(reads()).to(documentation::docs)))
             .service(read_only(PROBLEM).route(web::route().guard(reads()).to(documentation::problem)))
+            .service(read_only(LIVE).route(web::route().guard(reads()).to(health_pages::live)))
+            .service(read_only(READY).route(web::route().guard(reads()).to(health_pages::ready)))
             .default_service(web::to(no_route));
     }
 }
