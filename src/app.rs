@@ -161,6 +161,7 @@ impl Bridge {
             frames_out: hub::FRAMES_OUT,
             routes: http::ROUTES,
         })?);
+        metrics.limits.set(server.max_sockets, server.max_connections, server.memory_limit);
         let store = match config.store.url {
             StoreUrl::Memory => {
                 Store::memory(MemoryLimits::new(config.store.memory_limit, config.store.message_ttl))
@@ -325,7 +326,12 @@ async fn sweep(store: Store, memory: Arc<FairShare>, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP_MAX_MESSAGES);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
-            Store::Redis(redis) => redis.check_health().await,
+            Store::Redis(redis) => {
+                redis.check_health().await;
+                if let Some(memory) = redis.health().memory {
+                    metrics.store_memory.set(memory.used, memory.limit);
+                }
+            }
         }
     }
 }
