@@ -6,6 +6,7 @@
 mod address;
 mod assertion;
 mod bots;
+mod caller_token;
 mod callers;
 mod certificates;
 mod config_value;
@@ -33,6 +34,7 @@ mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
+mod verification_key;
 mod webhooks;
 
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use url::Url;
 
 use crate::domain::{BotName, JsonObject, UrlPattern};
 
+pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
@@ -54,6 +57,7 @@ pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
 pub use server_config::ServerConfig;
+pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.
 #[derive(Debug, Clone)]
@@ -338,13 +342,25 @@ pub struct LegacySignature {
     pub secret: SecretString,
 }
 
+/// Where a rate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateScope {
+    /// On each replica alone.
+    #[default]
+    Replica,
+    /// On all replicas together.
+    Fleet,
+}
+
 /// One of `[[callers]]`.
 #[derive(Debug, Clone)]
 pub struct CallerConfig {
     /// The name in debug logs. Idempotency keys of different names are separate.
     pub name: String,
-    /// The SHA-256 of the caller's key.
-    pub key_sha256: [u8; 32],
+    /// The SHA-256 of the caller's key, or `None` for a caller by token alone.
+    pub key_sha256: Option<[u8; 32]>,
+    /// The tokens that the caller may show.
+    pub jwt: Option<Arc<CallerTokenConfig>>,
     /// The scopes of the key.
     pub scopes: CallerScopes,
     /// The bots that the caller may use. Empty for every bot.
@@ -353,6 +369,8 @@ pub struct CallerConfig {
     pub user_prefix: String,
     /// The largest number of requests per minute; 0 for no limit.
     pub rate_per_minute: u32,
+    /// Where `rate_per_minute` holds.
+    pub rate_scope: RateScope,
     /// The largest number of concurrent requests; 0 for no limit.
     pub max_open_requests: u32,
     /// The largest number of its messages that have not ended; 0 for no limit.

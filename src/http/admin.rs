@@ -72,7 +72,7 @@ async fn tell_connection(
 
 /// Matches requests for a host that is served. The others end in [`no_route`].
 fn served(local_only: bool) -> impl Guard {
-    fn_guard(move |request| !local_only || local_host::check(&[], request.head()).is_ok())
+    fn_guard(move |request| !local_only || local_host::check(request.head()).is_ok())
 }
 
 async fn live() -> HttpResponse {
@@ -110,7 +110,7 @@ async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpRespons
 /// Returns whether a request presents this token. The duration of the comparison reveals nothing.
 fn presents(request: &HttpRequest, token: &SecretString) -> bool {
     let expected = Sha256::digest(token.expose_secret().as_bytes());
-    auth::bearer_key(request.headers()).is_some_and(|key| Sha256::digest(key).ct_eq(&expected).into())
+    auth::bearer_credentials(request.headers()).is_some_and(|key| Sha256::digest(key).ct_eq(&expected).into())
 }
 
 async fn wrong_method(request: HttpRequest) -> HttpResponse {
@@ -121,7 +121,7 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 
 async fn no_route(admin: Data<AdminContext>, request: HttpRequest) -> HttpResponse {
     if admin.local_only
-        && let Err(failure) = local_host::check(&[], request.head())
+        && let Err(failure) = local_host::check(request.head())
     {
         return problem_response(&request, &failure);
     }
