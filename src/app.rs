@@ -30,7 +30,7 @@ use self::clock_watch::ClockWatch;
 pub use self::config_reload::ConfigReader;
 use self::config_reload::{ConfigReload, ReloadTargets};
 use crate::config::{self, Config, ConfigSources, StoreUrl};
-use crate::http::{self, AdminContext, ApiContext, ApiServer, ReloadStatus};
+use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe};
 use crate::hub::{self, Hub, HubThreads};
 use crate::identity::RemoteKeys;
 use crate::metrics::{LabelSets, Metrics};
@@ -40,8 +40,6 @@ use crate::webhook::{self, Dispatcher};
 
 /// Most ended messages that one sweep of the memory store removes, per partition.
 const SWEEP_MAX_MESSAGES: usize = 1024;
-/// Timeout of the store for `/readyz`.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of a starting bridge for its store, which may start at the same time.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The addresses that `localhost` stands for.
@@ -168,6 +166,7 @@ impl Bridge {
             frames_out: hub::FRAMES_OUT,
             routes: http::ROUTES,
         })?);
+        metrics.limits.set(server.max_sockets, server.max_connections, server.memory_limit);
         let store = match config.store.url {
             StoreUrl::Memory => {
                 Store::memory(MemoryLimits::new(config.store.memory_limit, config.store.message_ttl))
@@ -190,15 +189,18 @@ impl Bridge {
         let draining = Arc::new(AtomicBool::new(false));
         let context =
             ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
-        let context = Arc::new(context.draining(Arc::clone(&draining)));
-        let reload_status = Arc::new(ReloadStatus::default());
+        let readiness = Arc::new(ReadinessProbe::new(
+            shards.hub().clone(),
+            store.clone(),
+            server.ready_without_store,
+            Arc::clone(&draining),
+        ));
+        let reload_status = Arc::clone(readiness.reload_status());
+        let context = Arc::new(context.probed(Arc::clone(&readiness)).draining(Arc::clone(&draining)));
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
-            store: store.clone(),
-            store_timeout: READY_TIMEOUT,
-            hub: shards.hub().clone(),
-            draining: Arc::clone(&draining),
-            reload_status: Arc::clone(&reload_status),
+            readiness,
+            metrics_token: server.metrics_token.clone(),
             // Other addresses of loopback are names that an operator chose.
             local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
@@ -359,7 +361,12 @@ async fn sweep(store: Store, context: Arc<ApiContext>, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP_MAX_MESSAGES);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
-            Store::Redis(redis) => redis.check_health().await,
+            Store::Redis(redis) => {
+                redis.check_health().await;
+                if let Some(memory) = redis.health().memory {
+                    metrics.store_memory.set(memory.used, memory.limit);
+                }
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::file_text::{self, FileText};
 use super::parse::{self, InvalidValue, duration, number, one_of, show_duration, size};
 use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
-use super::{address, bots, callers, defaults, proxy, store, webhooks};
+use super::{address, bots, callers, defaults, proxy, secret, store, webhooks};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -225,6 +225,17 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
         admin_listen: section.or("admin_listen", d.admin_listen, address::address),
         grace: section.or("grace", d.grace, duration(Duration::ZERO..=5 * MINUTE)),
         drain_timeout: section.or("drain_timeout", d.drain_timeout, duration(SECOND..=HOUR)),
+        ready_without_store: section.or(
+            "ready_without_store",
+            d.ready_without_store,
+            duration(Duration::ZERO..=HOUR),
+        ),
+        metrics_token: section.secret(
+            "metrics_token",
+            "metrics_token_file",
+            secret::bearer_token,
+            secret::bearer_token_text,
+        ),
         max_sockets: sockets.unwrap_or_else(|| max_sockets(files, max_connections)),
         max_connections,
         memory_limit: section.or("memory_limit", d.memory_limit, size(MEMORY_MIN..=usize::MAX)),

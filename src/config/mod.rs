@@ -30,6 +30,7 @@ mod proxy;
 mod quiet_rule;
 mod secret;
 mod section;
+mod server_config;
 mod store;
 mod store_url;
 #[cfg(test)]
@@ -38,7 +39,6 @@ mod verification_key;
 mod webhook_config;
 mod webhooks;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ pub use loaded::{ConfigDigests, ConfigSources, LoadedConfig, load_again};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
+pub use server_config::ServerConfig;
 pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.
@@ -85,32 +86,6 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// The log.
     pub log: LogConfig,
-}
-
-/// `[server]`
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// The address for callers.
-    pub listen: SocketAddr,
-    /// The address for probes and Prometheus.
-    pub admin_listen: SocketAddr,
-    /// The time between "not ready" and the first refusal, in which load balancers notice.
-    pub grace: Duration,
-    /// The limit of a whole shutdown, `grace` included.
-    pub drain_timeout: Duration,
-    /// The largest number of web sockets. Idle ones close first.
-    pub max_sockets: usize,
-    /// The largest number of callers' connections. Those that wait for a request close first.
-    pub max_connections: usize,
-    /// The memory of requests, answers and event streams, in bytes. Further requests get `overloaded`.
-    pub memory_limit: usize,
-    /// The largest number of concurrent requests. Further ones get `overloaded`.
-    pub max_requests: usize,
-    /// The largest number of concurrent event streams. Further ones get `overloaded`.
-    pub max_streams: usize,
-    /// The number of threads for requests and sockets. A turn is cheapest if both are on one thread, so the default is
-    /// half of the cores.
-    pub threads: usize,
 }
 
 /// `[store]`

@@ -30,6 +30,7 @@ mod fleet_rate;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod header_parameters;
+mod health_pages;
 mod idempotency_key;
 mod live_settings;
 mod local_host;
@@ -39,6 +40,7 @@ mod prefer_header;
 mod query_parameters;
 mod rate_limit;
 mod read_tokens;
+mod readiness;
 mod refusal_writer;
 mod request_body;
 mod request_pipeline;
@@ -80,6 +82,7 @@ use upload_shares::UploadShares;
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
 pub use live_settings::ReloadStatus;
+pub use readiness::ReadinessProbe;
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
@@ -98,6 +101,8 @@ const REDRIVE: &str = "/deliveries/redrive";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
+const LIVE: &str = "/livez";
+const READY: &str = "/readyz";
 const OTHER: &str = "other";
 
 /// Route patterns as metrics and logs name them. `other` stands for every path without a route.
@@ -119,6 +124,8 @@ pub const ROUTES: &[&str] = &[
     OPENAPI,
     DOCS,
     PROBLEM,
+    LIVE,
+    READY,
     OTHER,
 ];
 
@@ -151,6 +158,8 @@ pub struct ApiContext {
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
     /// to close.
     draining: Arc<AtomicBool>,
+    /// Answer of `/readyz`. Only tests have none.
+    readiness: Option<Arc<ReadinessProbe>>,
 }
 
 impl ApiContext {
@@ -170,6 +179,7 @@ impl ApiContext {
             live: LiveSettingsCell::new(&config),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
+            readiness: None,
             config,
         }
     }
@@ -178,6 +188,12 @@ impl ApiContext {
     #[must_use]
     pub fn draining(self, draining: Arc<AtomicBool>) -> Self {
         Self { draining, ..self }
+    }
+
+    /// Sets the probe of this replica's readiness.
+    #[must_use]
+    pub fn probed(self, readiness: Arc<ReadinessProbe>) -> Self {
+        Self { readiness: Some(readiness), ..self }
     }
 
     /// Returns the memory of requests, answers and event streams.
@@ -317,6 +333,8 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(read_only(OPENAPI).route(web::route().guard(reads()).to(documentation::openapi)))
             .service(read_only(DOCS).route(web::route().guard(reads()).to(documentation::docs)))
             .service(read_only(PROBLEM).route(web::route().guard(reads()).to(documentation::problem)))
+            .service(read_only(LIVE).route(web::route().guard(reads()).to(health_pages::live)))
+            .service(read_only(READY).route(web::route().guard(reads()).to(health_pages::ready)))
             .default_service(web::to(no_route));
     }
 }

@@ -43,6 +43,7 @@ listen = "127.0.0.1:0"
 admin_listen = "127.0.0.1:0"
 grace = "0ms"
 drain_timeout = "5s"
+ready_without_store = "0s"
 threads = 1
 [store]
 url = "{store}"
