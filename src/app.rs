@@ -181,16 +181,17 @@ impl Bridge {
         // The dispatcher starts first, because it learns of each partition as a shard gets it.
         let (teller, listening) = store::outbox_events();
         let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
-        let shards = Hub::start(&config, store.clone(), &metrics, teller).await?;
+        let shards = Hub::start(&config, store.clone(), &metrics, teller.clone()).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let context =
             ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
-        let context = Arc::new(context.draining(Arc::clone(&draining)));
+        let context = Arc::new(context.draining(Arc::clone(&draining)).outbox(teller));
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
             store: store.clone(),
             store_timeout: READY_TIMEOUT,
             hub: shards.hub().clone(),
+            config: Arc::clone(&config),
             draining: Arc::clone(&draining),
             // Other addresses of loopback are names that an operator chose.
             local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),

@@ -23,7 +23,8 @@ use super::detachable_connection::DetachableConnection;
 use super::local_host;
 use super::reads;
 use super::trace_context::TraceContext;
-use crate::domain::ProblemKind;
+use crate::config::Config;
+use crate::domain::{EndpointId, ProblemKind};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -39,6 +40,8 @@ pub struct AdminContext {
     pub store_timeout: Duration,
     /// Hub that `/readyz` asks whether this replica has its share of the conversations.
     pub hub: Hub,
+    /// Configuration whose endpoints `/readyz` tells about.
+    pub config: Arc<Config>,
     /// True as soon as this replica shuts down, before it refuses requests.
     pub draining: Arc<AtomicBool>,
     /// True if only requests for this machine are served, as on the listener of a bridge without callers.
@@ -85,7 +88,7 @@ fn served(local_only: bool) -> impl Guard {
 #[derive(Serialize)]
 struct ReadinessReport {
     ready: bool,
-    checks: [ReadinessCheck; 3],
+    checks: [ReadinessCheck; 4],
 }
 
 #[derive(Serialize)]
@@ -120,8 +123,12 @@ async fn ready(admin: Data<AdminContext>) -> HttpResponse {
     } else {
         Err("other replicas still hand conversations over to this new one".into())
     };
-    let checks =
-        [check_store(&admin).await, ReadinessCheck::of("handoff", share), ReadinessCheck::of("drain", drain)];
+    let checks = [
+        check_store(&admin).await,
+        ReadinessCheck::of("handoff", share),
+        ReadinessCheck::of("drain", drain),
+        check_webhooks(&admin).await,
+    ];
     let ready = checks.iter().all(|check| check.ok);
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(ReadinessReport { ready, checks })
@@ -135,6 +142,28 @@ async fn check_store(admin: &AdminContext) -> ReadinessCheck {
         Err(_) => Err("the store did not answer in time".into()),
     };
     ReadinessCheck { warnings: admin.store.warnings(), ..ReadinessCheck::of("store", answer) }
+}
+
+/// Warns of endpoints that are switched off. They leave the replica ready.
+async fn check_webhooks(admin: &AdminContext) -> ReadinessCheck {
+    let mut check = ReadinessCheck::of("webhooks", Ok(()));
+    if admin.config.bots.iter().all(|bot| bot.webhooks.is_empty()) {
+        return check;
+    }
+    let states = tokio::time::timeout(admin.store_timeout, admin.store.endpoint_states()).await;
+    let Ok(Ok(states)) = states else { return check };
+    for bot in &admin.config.bots {
+        for endpoint in &bot.webhooks {
+            let id = EndpointId { bot: bot.name.clone(), name: endpoint.name.clone() };
+            if let Some(off) = states.get(&id).and_then(|state| state.off.as_ref()) {
+                check.warnings.push(format!(
+                    "the endpoint {} of the bot {} is switched off since {}: {}; POST /webhooks/{id}/enable switches it on",
+                    id.name, id.bot, off.since, off.reason
+                ));
+            }
+        }
+    }
+    check
 }
 
 async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpResponse {

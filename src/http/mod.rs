@@ -44,6 +44,7 @@ mod signals;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,7 +59,7 @@ use crate::config::Config;
 use crate::domain::{FairShare, MessageId, Problem, ProblemKind};
 use crate::hub::{self, Hub, HubError};
 use crate::metrics::Metrics;
-use crate::store::Clock;
+use crate::store::{Clock, OutboxEventSender};
 use api_error::ApiError;
 use auth::{CallerIdentity, RequiredScope};
 use concurrency_limit::ConcurrencyPermit;
@@ -83,6 +84,10 @@ const DELIVERIES: &str = "/deliveries";
 const DELIVERY: &str = "/deliveries/{id}";
 const REDELIVER: &str = "/deliveries/{id}/redeliver";
 const REDRIVE: &str = "/deliveries/redrive";
+const WEBHOOKS: &str = "/webhooks";
+const WEBHOOK_ENABLE: &str = "/webhooks/{bot}/{name}/enable";
+const WEBHOOK_DISABLE: &str = "/webhooks/{bot}/{name}/disable";
+const WEBHOOK_TEST: &str = "/webhooks/{bot}/{name}/test";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
@@ -103,6 +108,10 @@ pub const ROUTES: &[&str] = &[
     DELIVERY,
     REDELIVER,
     REDRIVE,
+    WEBHOOKS,
+    WEBHOOK_ENABLE,
+    WEBHOOK_DISABLE,
+    WEBHOOK_TEST,
     OPENAPI,
     DOCS,
     PROBLEM,
@@ -140,6 +149,8 @@ pub struct ApiContext {
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
     /// to close.
     draining: Arc<AtomicBool>,
+    /// The dispatcher of this replica.
+    outbox: Option<OutboxEventSender>,
 }
 
 impl ApiContext {
@@ -160,8 +171,15 @@ impl ApiContext {
             rate_limits: CallerRateLimits::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
+            outbox: None,
             config,
         }
+    }
+
+    /// Sets the dispatcher that tests endpoints.
+    #[must_use]
+    pub fn outbox(self, outbox: OutboxEventSender) -> Self {
+        Self { outbox: Some(outbox), ..self }
     }
 
     /// Sets the flag that tells this context whether its replica drains.
@@ -259,6 +277,10 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
             .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
             .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
+            .service(read_only(WEBHOOKS).route(web::route().guard(reads()).to(webhooks::list)))
+            .service(write_only(WEBHOOK_ENABLE).route(web::post().to(webhooks::enable)))
+            .service(write_only(WEBHOOK_DISABLE).route(web::post().to(webhooks::disable)))
+            .service(write_only(WEBHOOK_TEST).route(web::post().to(webhooks::test)))
             .service(
                 web::resource(RHYTHM)
                     .route(web::route().guard(reads()).to(rhythm::get))

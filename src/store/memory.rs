@@ -27,6 +27,7 @@ mod accept;
 mod conversation;
 mod conversation_index;
 mod delivery_table;
+mod endpoint_table;
 mod erasure;
 mod expiry;
 mod journal_page;
@@ -43,6 +44,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::endpoint_table::EndpointTable;
 use self::partition_contents::PartitionContents;
 use self::replica_table::ReplicaTable;
 use self::rhythm_table::RhythmTable;
@@ -113,6 +115,7 @@ pub struct MemoryStore {
     clock: Clock,
     replicas: Mutex<ReplicaTable>,
     rhythms: Mutex<RhythmTable>,
+    endpoints: Mutex<EndpointTable>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -134,6 +137,7 @@ impl MemoryStore {
             clock,
             replicas: Mutex::default(),
             rhythms: Mutex::default(),
+            endpoints: Mutex::default(),
         })
     }
 

@@ -442,6 +442,7 @@ fn connection_of_the_operator_waits_anew_behind_an_answer() {
             metrics: Arc::new(Metrics::new(words).unwrap()),
             store,
             store_timeout: Duration::from_secs(1),
+            config: Arc::new(crate::config::Config::dev("http://127.0.0.1".parse().unwrap())),
             draining: Arc::default(),
             local_only: false,
         });
