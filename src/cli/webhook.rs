@@ -18,7 +18,7 @@ use self::received::DeliveryCheckError;
 pub(super) use self::secret::generate_secret;
 use super::{CommandError, warn_of_open_file};
 use crate::config;
-use crate::webhook::signature::{InvalidVerificationKey, VerificationError, VerificationKey};
+use crate::webhook::signature::{InvalidSignatureKey, SignatureKey, VerificationError};
 
 const SECRET_VARIABLE: &str = "RTM_BRIDGE_WEBHOOK_SECRET";
 /// The most bytes of a file of secrets or headers.
@@ -63,7 +63,7 @@ pub(super) enum WebhookCommandError {
     #[error("{0} holds no secret; put one whsec_ on each line, as `rtm-bridge webhook secret` prints it")]
     EmptySecretFile(String),
     #[error("{0}: {1}")]
-    InvalidSecret(String, InvalidVerificationKey),
+    InvalidSecret(String, InvalidSignatureKey),
     #[error("there is no secret to verify with; give --secret-file FILE, or set {SECRET_VARIABLE}")]
     NoSecret,
     #[error("cannot read {origin}; give a readable file")]
@@ -113,7 +113,7 @@ struct SecretArgs {
 
 impl SecretArgs {
     /// Returns all secrets, those of the file first. The list may be empty.
-    fn read(&self) -> Result<Vec<VerificationKey>, WebhookCommandError> {
+    fn read(&self) -> Result<Vec<SignatureKey>, WebhookCommandError> {
         let mut all = Vec::new();
         if let Some(path) = &self.secret_file {
             let text =
@@ -162,7 +162,7 @@ fn read_bounded(input: impl Read, origin: &str, limit: usize) -> Result<Vec<u8>,
 }
 
 /// Parses secrets as the bridge does: one a line, without empty lines and lines that begin with `#`.
-fn parse_secrets(origin: &str, text: &str) -> Result<Vec<VerificationKey>, WebhookCommandError> {
+fn parse_secrets(origin: &str, text: &str) -> Result<Vec<SignatureKey>, WebhookCommandError> {
     let mut secrets = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -172,7 +172,7 @@ fn parse_secrets(origin: &str, text: &str) -> Result<Vec<VerificationKey>, Webho
         let place =
             if text.trim().contains('\n') { format!("{origin}, line {number}") } else { origin.to_owned() };
         secrets.push(
-            VerificationKey::parse(&line.into())
+            SignatureKey::parse(&line.into())
                 .map_err(|error| WebhookCommandError::InvalidSecret(place, error))?,
         );
     }

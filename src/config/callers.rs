@@ -1,27 +1,90 @@
 //! `[[callers]]`.
 
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
 use super::bots::bot_name;
+use super::caller_token;
 use super::config_value::ConfigValue;
 use super::parse::{self, InvalidValue, ParseResult, list, number, one_of};
+use super::proxy::SharedProxies;
 use super::secret;
 use super::section::Section;
 use super::webhooks::webhook_form;
-use super::{CallerConfig, CallerScopes};
+use super::{CallerTokenConfig, PayloadFormat};
 use crate::domain::BotName;
 
+/// The scopes of a caller. No scope includes another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallerScopes {
+    /// POST messages, DELETE conversations.
+    pub send: bool,
+    /// GET what belongs to conversations.
+    pub read: bool,
+    /// The deliveries of webhooks.
+    pub admin: bool,
+}
+
+/// Where a rate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateScope {
+    /// On each replica alone.
+    #[default]
+    Replica,
+    /// On all replicas together.
+    Fleet,
+}
+
+/// One of `[[callers]]`.
+#[derive(Debug, Clone)]
+pub struct CallerConfig {
+    /// The name in debug logs. Idempotency keys of different names are separate.
+    pub name: String,
+    /// The SHA-256 of the caller's key, or `None` for a caller by token alone.
+    pub key_sha256: Option<[u8; 32]>,
+    /// The tokens that the caller may show.
+    pub jwt: Option<Arc<CallerTokenConfig>>,
+    /// The scopes of the key.
+    pub scopes: CallerScopes,
+    /// The bots that the caller may use. Empty for every bot.
+    pub bots: Option<Vec<BotName>>,
+    /// The required prefix of its users' identities.
+    pub user_prefix: String,
+    /// The largest number of requests per minute; 0 for no limit.
+    pub rate_per_minute: u32,
+    /// Where `rate_per_minute` holds.
+    pub rate_scope: RateScope,
+    /// The largest number of concurrent requests; 0 for no limit.
+    pub max_open_requests: u32,
+    /// The largest number of its messages that have not ended; 0 for no limit.
+    pub max_open_messages: u32,
+    /// The secrets that sign its callbacks, newest first.
+    pub webhook_secrets: Vec<SecretString>,
+    /// The format of its callbacks.
+    pub webhook_form: PayloadFormat,
+}
+
+const RATE_SCOPES: [(&str, RateScope); 2] = [("replica", RateScope::Replica), ("fleet", RateScope::Fleet)];
+
 /// Reads one of `[[callers]]`. Returns `None` if a required key is missing or invalid.
-pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
+pub(super) fn caller(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<CallerConfig> {
     let name = section.required("name", "the caller's name in logs", |value| {
         let name = parse::text(value)?;
         BotName::new(&name).map(|name| name.as_str().to_owned()).map_err(|_| {
             InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
         })
     });
-    let key_sha256 = section.required(
-        "key_sha256",
-        "the hash of the caller's key; `rtm-bridge key new` prints both",
-        secret::sha256,
-    );
+    let key_sha256 = section.optional("key_sha256", secret::sha256);
+    let jwt = section.optional_section("jwt", |section| caller_token::token(section, proxies));
+    let path = section.key("key_sha256");
+    let [by_key, by_token] =
+        ["key_sha256", "jwt"].map(|key| section.diagnostics.was_given(&section.key(key)));
+    if !by_key && !by_token {
+        let what =
+            "is missing: the hash of the caller's key (`rtm-bridge key new` prints both), or a table `jwt`";
+        section.diagnostics.error(&path, what);
+    }
     let scopes = section.required(
         "scopes",
         "the routes that the caller may use: \"send\", \"read\", \"admin\"",
@@ -50,13 +113,15 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
     Some(CallerConfig {
         user_prefix: section.or("user_prefix", String::new(), parse::text),
         rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
+        rate_scope: section.or("rate_scope", RateScope::default(), one_of(&RATE_SCOPES)),
         max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
         max_open_messages: section.or("max_open_messages", 0, number(0..=1_000_000)),
         webhook_secrets: secrets.unwrap_or_default(),
         webhook_form: form.unwrap_or_default(),
         bots,
         name: name?,
-        key_sha256: key_sha256?,
+        key_sha256,
+        jwt: jwt.map(Arc::new),
         scopes: scopes?,
     })
 }
@@ -80,4 +145,25 @@ fn scopes(value: &ConfigValue) -> ParseResult<CallerScopes> {
         CallerScope::Read => CallerScopes { read: true, ..scopes },
         CallerScope::Admin => CallerScopes { admin: true, ..scopes },
     }))
+}
+
+impl CallerConfig {
+    /// Returns whether `other` has the same credentials, and may do all that this caller may do.
+    pub fn is_covered_by(&self, other: &Self) -> bool {
+        let bots = match (&self.bots, &other.bots) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(others)) => own.iter().all(|bot| others.contains(bot)),
+        };
+        let scopes = [
+            (self.scopes.send, other.scopes.send),
+            (self.scopes.read, other.scopes.read),
+            (self.scopes.admin, other.scopes.admin),
+        ];
+        self.key_sha256 == other.key_sha256
+            && self.jwt == other.jwt
+            && bots
+            && scopes.iter().all(|(own, others)| !own || *others)
+            && self.user_prefix.starts_with(&other.user_prefix)
+    }
 }

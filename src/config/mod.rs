@@ -6,6 +6,7 @@
 mod address;
 mod assertion;
 mod bots;
+mod caller_token;
 mod callers;
 mod certificates;
 mod config_value;
@@ -32,6 +33,7 @@ mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
+mod verification_key;
 mod webhook_config;
 mod webhooks;
 
@@ -49,6 +51,8 @@ use crate::domain::{BotName, JsonObject};
 pub use self::webhook_config::{
     BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
 };
+pub use caller_token::{CallerTokenConfig, TokenKeySource};
+pub use callers::{CallerConfig, CallerScopes, RateScope};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
@@ -56,6 +60,7 @@ pub use load::{environment, keys, load, read};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
+pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.
 #[derive(Debug, Clone)]
@@ -326,42 +331,6 @@ pub enum ConnectionStyle {
     ConnectionMode,
     /// `isReconnect=true` or nothing, for older platforms.
     IsReconnect,
-}
-
-/// One of `[[callers]]`.
-#[derive(Debug, Clone)]
-pub struct CallerConfig {
-    /// The name in debug logs. Idempotency keys of different names are separate.
-    pub name: String,
-    /// The SHA-256 of the caller's key.
-    pub key_sha256: [u8; 32],
-    /// The scopes of the key.
-    pub scopes: CallerScopes,
-    /// The bots that the caller may use. Empty for every bot.
-    pub bots: Option<Vec<BotName>>,
-    /// The required prefix of its users' identities.
-    pub user_prefix: String,
-    /// The largest number of requests per minute; 0 for no limit.
-    pub rate_per_minute: u32,
-    /// The largest number of concurrent requests; 0 for no limit.
-    pub max_open_requests: u32,
-    /// The largest number of its messages that have not ended; 0 for no limit.
-    pub max_open_messages: u32,
-    /// The secrets that sign its callbacks, newest first.
-    pub webhook_secrets: Vec<SecretString>,
-    /// The format of its callbacks.
-    pub webhook_form: PayloadFormat,
-}
-
-/// The scopes of a caller. No scope includes another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallerScopes {
-    /// POST messages, DELETE conversations.
-    pub send: bool,
-    /// GET what belongs to conversations.
-    pub read: bool,
-    /// The deliveries of webhooks.
-    pub admin: bool,
 }
 
 /// `[log]`

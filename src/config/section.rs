@@ -248,6 +248,20 @@ impl<'a> Section<'a> {
         .run(read)
     }
 
+    /// Reads a table within this one if it is there.
+    pub(super) fn optional_section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> Option<T>,
+    ) -> Option<T> {
+        if self.remaining.contains_key(key) {
+            self.section(key, read)
+        } else {
+            self.known.push(key);
+            None
+        }
+    }
+
     /// Reads a list of named tables and rejects duplicate names.
     ///
     /// The path of each table has its name, or its number (from 1) if it has no name.

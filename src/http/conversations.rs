@@ -60,7 +60,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     }
     let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
@@ -82,13 +82,13 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
     let accept = AcceptRequest {
         max_open: bot.max_open_messages,
-        ..end_request(context, caller, request, conversation, SessionRequest::Close)?
+        ..end_request(context, &caller, request, conversation, SessionRequest::Close)?
     };
     let posted = context.hub.post(accept, Some(CLOSE_WAIT)).await?;
     match posted.message.progress.outcome {
@@ -108,13 +108,13 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
 async fn erase_all(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
     let accept = AcceptRequest {
         max_open: bot.max_open_messages + ERASURES,
-        ..end_request(context, caller, request, conversation, SessionRequest::Erase)?
+        ..end_request(context, &caller, request, conversation, SessionRequest::Erase)?
     };
     match context.hub.erase(accept, ERASE_WAIT).await {
         Ok(()) => {
@@ -133,7 +133,7 @@ async fn erase_all(context: &ApiContext, request: &HttpRequest) -> Result<HttpRe
 /// Returns the message that ends a conversation, without a place in its lane.
 fn end_request(
     context: &ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
     conversation: ConversationId,
     session: SessionRequest,
@@ -150,7 +150,7 @@ fn end_request(
         resend: ResendPolicy::Never,
         callback: None,
         trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
-        caller: context.sharing_caller(caller),
+        caller: caller.entry().and_then(|entry| entry.sharing_name.clone()),
     };
     Ok(AcceptRequest {
         id,

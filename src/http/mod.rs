@@ -9,6 +9,7 @@ mod api_server;
 mod attachments;
 mod auth;
 mod callback_policy;
+mod caller_table;
 mod canonical_json;
 mod concurrency_limit;
 mod connection_limits;
@@ -25,6 +26,7 @@ mod documentation;
 mod events;
 mod expectation;
 mod field_validator;
+mod fleet_rate;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod header_parameters;
@@ -35,36 +37,43 @@ mod multipart_parser;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
+mod read_tokens;
 mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod request_places;
 mod rhythm;
 mod signals;
+mod tokens;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
 mod webhooks;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use actix_http::RequestHead;
 use actix_web::guard::{Any, Get, Guard, Head};
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 
 use crate::config::Config;
-use crate::domain::{FairShare, MessageId, Problem, ProblemKind};
-use crate::hub::{self, Hub, HubError};
+use crate::domain::{CALLER_PLACES, FairShare, MessageId, Problem, ProblemKind};
+use crate::hub::{Hub, HubError};
+use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
 use crate::store::{Clock, OutboxEventSender};
+use crate::wall_clock;
 use api_error::ApiError;
 use auth::{CallerIdentity, RequiredScope};
+use caller_table::CallerTable;
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
-use rate_limit::CallerRateLimits;
+use expectation::CountedRequest;
+use read_tokens::ReadTokenKeys;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
 
@@ -73,6 +82,7 @@ pub use api_server::ApiServer;
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
+const TOKENS: &str = "/tokens";
 const ATTACHMENTS: &str = "/conversations/{user}/attachments";
 const ERASE: &str = "/conversations/{user}/erase";
 const EVENTS: &str = "/conversations/{user}/events";
@@ -104,6 +114,7 @@ pub const ROUTES: &[&str] = &[
     MESSAGE,
     SIGNALS,
     RHYTHM,
+    TOKENS,
     DELIVERIES,
     DELIVERY,
     REDELIVER,
@@ -130,8 +141,6 @@ pub struct ApiContext {
     open_requests: Arc<AtomicUsize>,
     /// Number of open event streams.
     open_streams: Arc<AtomicUsize>,
-    /// Number of open requests and streams of each caller, by its index in the configuration.
-    open_by_caller: Vec<Arc<AtomicUsize>>,
     /// Memory of requests, answers and event streams, in bytes. Callers share it.
     memory: Arc<FairShare>,
     /// Places of requests, which callers share.
@@ -140,10 +149,10 @@ pub struct ApiContext {
     stream_share: Arc<FairShare>,
     /// Places of uploads, which callers and bots share.
     upload_shares: UploadShares,
-    /// Names of the callers, if there are several.
-    sharing_callers: Vec<Arc<str>>,
-    /// Remaining requests of callers with a rate limit.
-    rate_limits: CallerRateLimits,
+    /// The keys of read tokens.
+    read_token_keys: ReadTokenKeys,
+    /// The callers, which a reload of the configuration replaces.
+    callers: RwLock<Arc<CallerTable>>,
     /// Longest silence in an event stream.
     keep_alive: Duration,
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
@@ -162,13 +171,12 @@ impl ApiContext {
             clock,
             open_requests: Arc::default(),
             open_streams: Arc::default(),
-            open_by_caller: config.callers.iter().map(|_| Arc::default()).collect(),
-            memory: FairShare::new(config.server.memory_limit, config.callers.len()),
-            request_share: FairShare::new(config.server.max_requests, config.callers.len()),
-            stream_share: FairShare::new(config.server.max_streams, config.callers.len()),
+            memory: FairShare::new(config.server.memory_limit, CALLER_PLACES),
+            request_share: FairShare::new(config.server.max_requests, CALLER_PLACES),
+            stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
-            sharing_callers: hub::sharing_callers(&config.callers),
-            rate_limits: CallerRateLimits::new(&config.callers),
+            read_token_keys: ReadTokenKeys::default(),
+            callers: RwLock::new(Arc::new(CallerTable::new(&config))),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             outbox: None,
@@ -193,34 +201,77 @@ impl ApiContext {
         Arc::clone(&self.memory)
     }
 
-    /// Identifies the caller of a request, and checks its scope and its places. The request holds the places until its
+    /// Returns the keys of issuers, which [`RemoteKeys::run`] fetches.
+    pub fn remote_keys(&self) -> Vec<Weak<RemoteKeys>> {
+        let callers = self.callers();
+        let tokens = callers.entries().filter_map(|entry| entry.tokens.as_ref());
+        tokens.filter_map(|tokens| tokens.remote_keys().map(Arc::downgrade)).collect()
+    }
+
+    /// Gives the fleet back what idle callers did not use of their rates.
+    pub async fn return_idle_rates(&self) {
+        for rate in self.callers().entries().filter_map(|entry| entry.rate.as_ref()) {
+            rate.return_idle(&self.hub, &self.metrics.callers).await;
+        }
+    }
+
+    /// Returns the callers of the configuration.
+    fn callers(&self) -> Arc<CallerTable> {
+        Arc::clone(&self.callers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Identifies the caller of a request, and counts the request in the caller's rate. A token with an unknown key waits
+    /// until the keys of its issuer were fetched again.
+    async fn count_request(&self, head: &RequestHead) -> CountedRequest {
+        let caller = match read_tokens::of_request(head) {
+            Some(token) => self.identify_reader(&token).await,
+            None => {
+                let identify =
+                    || CallerIdentity::identify(&self.callers(), head.headers(), wall_clock::now());
+                match identify() {
+                    Err(refusal)
+                        if let Some(keys) = refusal.fetchable_keys()
+                            && keys.refetched().await =>
+                    {
+                        identify()
+                    }
+                    identified => identified,
+                }
+            }
+        };
+        let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
+        let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
+            Some(rate) => Some(rate.count(&self.hub, &self.metrics.callers).await),
+            None => None,
+        };
+        CountedRequest { caller, rate_limit }
+    }
+
+    /// Returns the caller of a request after a check of its scope and its places. The request holds the places until its
     /// answer is taken.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `rate-limited`, `overloaded`.
-    fn authorize(&self, request: &HttpRequest, scope: RequiredScope) -> Result<CallerIdentity<'_>, ApiError> {
-        let (caller, places) = self.authorize_head(request.headers(), scope)?;
+    fn authorize(&self, request: &HttpRequest, scope: RequiredScope) -> Result<CallerIdentity, ApiError> {
+        let counted = request.extensions().get::<CountedRequest>().map(|counted| counted.caller.clone());
+        let caller = counted.ok_or_else(api_error::internal)??;
+        let places = self.admit_caller(&caller, scope)?;
         if let Some(connection) = DetachableConnection::of_request(request) {
             connection.with_places(|held| held.caller = places);
         }
         Ok(caller)
     }
 
-    /// Does the same for a head alone, and returns the places.
+    /// Checks the scope of a caller, and takes the places of its request.
     ///
     /// # Errors
-    /// The errors of [`ApiContext::authorize`].
-    fn authorize_head(
-        &self,
-        headers: &HeaderMap,
-        scope: RequiredScope,
-    ) -> Result<(CallerIdentity<'_>, CallerPlaces), ApiError> {
-        let caller = CallerIdentity::authenticate(&self.config.callers, headers, scope)?;
-        let open = match caller.max_open().zip(self.open_by_caller.get(caller.index().unwrap_or(usize::MAX)))
-        {
-            Some((limit, open)) => Some(ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
+    /// `forbidden`, `rate-limited`, `overloaded`.
+    fn admit_caller(&self, caller: &CallerIdentity, scope: RequiredScope) -> Result<CallerPlaces, ApiError> {
+        caller.check_scope(scope)?;
+        let open = match caller.max_open().zip(caller.entry()) {
+            Some((limit, entry)) => Some(ConcurrencyPermit::acquire(&entry.open, limit).ok_or_else(|| {
                 let detail = format!(
-                    "This key already has {limit} open requests on this replica, streams and waits included. \
+                    "This caller already has {limit} open requests on this replica, streams and waits included. \
                      Retry when one of them has ended."
                 );
                 let problem = Problem::new(ProblemKind::RateLimited, detail);
@@ -228,19 +279,14 @@ impl ApiContext {
             })?),
             None => None,
         };
-        let share = self.request_share.acquire(caller.index(), 1);
+        let share = self.request_share.acquire(caller.holder(), 1);
         let share = share.ok_or(HubError::Overloaded("this caller's share of open requests"))?;
-        Ok((caller, CallerPlaces { open, share: Some(share) }))
+        Ok(CallerPlaces { open, share: Some(share) })
     }
 
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
         self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
-    }
-
-    /// Returns the name of a caller that shares the bridge with others.
-    fn sharing_caller(&self, caller: CallerIdentity<'_>) -> Option<Arc<str>> {
-        caller.index().and_then(|index| self.sharing_callers.get(index)).map(Arc::clone)
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and
@@ -269,6 +315,7 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(ATTACHMENTS).route(web::post().to(attachments::post)))
             .service(read_only(CONVERSATIONS).route(web::route().guard(reads()).to(conversation_list::list)))
             .service(write_only(ERASE).route(web::post().to(conversations::erase)))
+            .service(write_only(TOKENS).route(web::post().to(tokens::post)))
             .service(write_only(SIGNALS).route(web::post().to(signals::post)))
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use actix_http::RequestHead;
 use actix_web::body::{BodySize, MessageBody as _};
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
@@ -18,32 +18,36 @@ use tracing::{Instrument as _, Span, field};
 
 use super::ApiContext;
 use super::api_error::{self, ApiError};
+use super::auth::{AuthRefusal, CallerIdentity};
 use super::concurrency_limit::ConcurrencyPermit;
 use super::detachable_connection::DetachableConnection;
 use super::expectation::CountedRequest;
-use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::trace_context::TraceContext;
 use crate::domain::{ProblemKind, SharePermit, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route with the result of `work`.
-pub(super) fn serve(
+pub(super) async fn serve(
     context: &ApiContext,
     route: &'static str,
     request: &HttpRequest,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
-) -> impl Future<Output = HttpResponse> {
+) -> HttpResponse {
     let head = request.head();
     let trace = TraceContext::from_headers(head.headers());
     request.extensions_mut().insert(TraceId::from(trace));
-    let counted = request.extensions().get::<CountedRequest>().copied();
-    let rate_limit = match counted {
-        Some(CountedRequest(rate_limit)) => rate_limit,
-        None => context.rate_limits.consume(&context.config.callers, head.headers()),
+    let counted = request.extensions().get::<CountedRequest>().cloned();
+    let counted = match counted {
+        Some(counted) => counted,
+        None => {
+            let counted = context.count_request(head).await;
+            request.extensions_mut().insert(counted.clone());
+            counted
+        }
     };
     let connection = DetachableConnection::of_request(request);
-    respond(context, route, head, connection, trace, rate_limit, work)
+    respond(context, route, head, connection, trace, &counted, work).await
 }
 
 /// Answers a request with this head and this count with the result of `work`. Only tests have no connection.
@@ -53,7 +57,7 @@ pub(super) async fn respond(
     head: &RequestHead,
     connection: Option<&DetachableConnection>,
     trace: TraceContext,
-    rate_limit: Option<RateLimitStatus>,
+    counted: &CountedRequest,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
     let started = Instant::now();
@@ -72,15 +76,23 @@ pub(super) async fn respond(
         caller = field::Empty,
     );
     let work = async {
-        local_host::check(&context.config.callers, head)?;
-        match rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
+        counted.check_host(head)?;
+        match counted.rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
             Some(refusal) => Err(refusal),
-            None => work.await,
+            None => tokio::select! {
+                answered = work => answered,
+                // The answer would be for a caller that is none any more.
+                () = counted.revoked() => Err(AuthRefusal::UnknownKey.into()),
+            },
         }
     };
     let mut response = answer(context, head, connection, trace, work).instrument(span).await;
-    if let Some(rate_limit) = rate_limit {
+    if let Some(rate_limit) = &counted.rate_limit {
         rate_limit.write_headers(response.headers_mut());
+    }
+    if counted.caller.as_ref().is_ok_and(CallerIdentity::is_browser) {
+        let any = HeaderValue::from_static("*");
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
     }
     if context.draining.load(Ordering::Relaxed) {
         response.head_mut().set_connection_type(ConnectionType::Close);

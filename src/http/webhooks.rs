@@ -133,6 +133,7 @@ async fn all(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse
     }
     let caller = context.authorize(request, RequiredScope::Admin)?;
     without_query(request.query_string())?;
+    caller.check_covers_users()?;
     record("caller", &caller.name());
     let states = context.hub.endpoint_states().await.map_err(store_failure)?;
     let backlogs = context.hub.endpoint_backlogs().await.map_err(store_failure)?;
@@ -155,7 +156,7 @@ async fn switch(
     off: Option<&str>,
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
-    let (bot, endpoint) = find(context, caller, request)?;
+    let (bot, endpoint) = find(context, &caller, request)?;
     let id = EndpointId { bot: bot.name.clone(), name: endpoint.name.clone() };
     let reason = off.map(|who| format!("{who} switched it off"));
     context.hub.switch_endpoint(&id, reason.as_deref()).await.map_err(store_failure)?;
@@ -173,7 +174,7 @@ async fn switch(
 
 async fn post_test(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
-    let (bot, endpoint) = find(context, caller, request)?;
+    let (bot, endpoint) = find(context, &caller, request)?;
     if endpoint.url.is_none() {
         return Err(ApiError::new(
             ProblemKind::NotFound,
@@ -199,7 +200,7 @@ async fn post_test(context: &ApiContext, request: &HttpRequest) -> Result<HttpRe
 /// `forbidden` outside the caller's configuration, then `not-found` for an endpoint without configuration.
 fn find<'c>(
     context: &'c ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
 ) -> Result<(&'c BotConfig, &'c BotWebhookConfig), ApiError> {
     let mut errors = FieldErrors::default();
@@ -208,6 +209,7 @@ fn find<'c>(
     let (bot, name) = (segment("path/bot"), segment("path/name"));
     let (Some(bot), Some(name)) = (bot, name) else { return Err(errors.into()) };
     caller.check_bot(&bot)?;
+    caller.check_covers_users()?;
     let bot = context.config.bots.iter().find(|known| *known.name.as_str() == *bot);
     let found = bot.and_then(|bot| Some((&**bot, bot.webhooks.iter().find(|known| *known.name == *name)?)));
     let found = found.ok_or_else(|| {
@@ -232,7 +234,8 @@ fn store_failure(error: StoreError) -> ApiError {
 #[cfg(test)]
 pub(super) fn fixtures() -> (serde_json::Value, serde_json::Value) {
     let bot = crate::config::fixtures::bot("support");
-    let view = EndpointView::new(&bot, &BotWebhookConfig::default(), &EndpointState::default(), 0);
+    let (endpoint, state) = (BotWebhookConfig::default(), EndpointState::default());
+    let view = EndpointView::new(&bot, &endpoint, &state, 0);
     let attempt = DeliveryAttempt {
         at: Timestamp::default(),
         status: None,

@@ -36,6 +36,7 @@ mod partition_contents;
 mod partition_lease;
 mod replica_table;
 mod rhythm_table;
+mod shared_callers;
 mod weight;
 
 use std::fmt;
@@ -48,10 +49,11 @@ use self::endpoint_table::EndpointTable;
 use self::partition_contents::PartitionContents;
 use self::replica_table::ReplicaTable;
 use self::rhythm_table::RhythmTable;
+use self::shared_callers::SharedCallers;
 use super::{
     AcceptError, AcceptRequest, AcceptResult, ClaimMode, ClaimResult, Clock, ConnectPermit,
-    ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, StoreError,
-    StoredRhythm, WriteResult,
+    ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation,
+    ReadTokenSecret, RequestGrant, RequestWish, StoreError, StoredRhythm, WriteResult,
 };
 use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp, UserSignal};
 
@@ -116,6 +118,7 @@ pub struct MemoryStore {
     replicas: Mutex<ReplicaTable>,
     rhythms: Mutex<RhythmTable>,
     endpoints: Mutex<EndpointTable>,
+    shared_callers: Mutex<SharedCallers>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -138,6 +141,7 @@ impl MemoryStore {
             replicas: Mutex::default(),
             rhythms: Mutex::default(),
             endpoints: Mutex::default(),
+            shared_callers: Mutex::default(),
         })
     }
 
@@ -280,6 +284,18 @@ impl MemoryStore {
 
     pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {
         self.replicas().listen(incarnation)
+    }
+
+    pub fn read_token_secret(&self, day: u64, fresh: Option<ReadTokenSecret>) -> Option<ReadTokenSecret> {
+        self.shared_callers().read_token_secret(day, fresh, self.clock.now())
+    }
+
+    pub fn take_requests(&self, wish: RequestWish<'_>) -> RequestGrant {
+        self.shared_callers().take_requests(wish, self.clock.now())
+    }
+
+    fn shared_callers(&self) -> MutexGuard<'_, SharedCallers> {
+        self.shared_callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn rhythm(&self, bot: &BotName) -> Option<StoredRhythm> {

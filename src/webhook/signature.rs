@@ -43,7 +43,7 @@ pub struct InvalidSecret;
 #[error(
     "a webhook secret is whsec_ (or whpk_, whsk_) and then base64, as `rtm-bridge webhook secret` prints it"
 )]
-pub struct InvalidVerificationKey;
+pub struct InvalidSignatureKey;
 
 /// A decoded secret, which signs.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ enum SecretKind {
 
 /// A key of a receiver: a shared secret or a public key.
 #[derive(Clone)]
-pub struct VerificationKey(KeyKind);
+pub struct SignatureKey(KeyKind);
 
 #[derive(Clone)]
 enum KeyKind {
@@ -98,16 +98,16 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
-impl VerificationKey {
+impl SignatureKey {
     /// Parses a shared secret (`whsec_`), a public key (`whpk_`), or the private key (`whsk_`) that it belongs to.
     ///
     /// # Errors
-    /// [`InvalidVerificationKey`].
-    pub fn parse(text: &SecretString) -> Result<Self, InvalidVerificationKey> {
+    /// [`InvalidSignatureKey`].
+    pub fn parse(text: &SecretString) -> Result<Self, InvalidSignatureKey> {
         let text = text.expose_secret().trim();
         let kind = shared_key(text).map(KeyKind::Shared);
         let kind = kind.or_else(|| public_key(text).map(KeyKind::Public));
-        kind.map(Self).ok_or(InvalidVerificationKey)
+        kind.map(Self).ok_or(InvalidSignatureKey)
     }
 
     /// Returns whether the key made one of these signatures.
@@ -127,9 +127,9 @@ impl VerificationKey {
     }
 }
 
-impl fmt::Debug for VerificationKey {
+impl fmt::Debug for SignatureKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("VerificationKey")
+        f.write_str("SignatureKey")
     }
 }
 
@@ -210,7 +210,7 @@ impl GivenSignatures {
     }
 
     /// Returns the signatures of the version that this key verifies.
-    fn of_version(&self, key: &VerificationKey) -> &[Vec<u8>] {
+    fn of_version(&self, key: &SignatureKey) -> &[Vec<u8>] {
         match key.0 {
             KeyKind::Shared(_) => &self.shared,
             KeyKind::Public(_) => &self.asymmetric,
@@ -251,7 +251,7 @@ pub enum VerificationError {
 /// # Errors
 /// [`VerificationError`].
 pub fn verify(
-    keys: &[VerificationKey],
+    keys: &[SignatureKey],
     id: &str,
     timestamp: &str,
     signatures: &str,

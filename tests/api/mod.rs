@@ -28,6 +28,7 @@ mod shares;
 mod signals;
 mod strangers;
 mod streams;
+mod tokens;
 mod turns;
 mod webhook_endpoints;
 mod webhooks;

@@ -1,7 +1,7 @@
 //! A received delivery and the verification of its signature.
 
 use crate::domain::Timestamp;
-use crate::webhook::signature::{VerificationError, VerificationKey, verify};
+use crate::webhook::signature::{SignatureKey, VerificationError, verify};
 
 /// The headers of a delivery in the received order, with names in lower case.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +60,7 @@ pub(in crate::cli) enum DeliveryCheckError {
 /// # Errors
 /// The first thing that is missing or wrong.
 pub(super) fn verify_delivery(
-    secrets: &[VerificationKey],
+    secrets: &[SignatureKey],
     headers: &DeliveryHeaders,
     body: &[u8],
     now: Option<Timestamp>,
@@ -70,12 +70,12 @@ pub(super) fn verify_delivery(
         (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
     let seconds: u64 = at.parse().unwrap_or_default();
     let signed_at = Timestamp::from_millis(seconds.saturating_mul(1000));
-    let check = |secrets: &[VerificationKey], body: &[u8]| {
+    let check = |secrets: &[SignatureKey], body: &[u8]| {
         verify(secrets, id, at, signatures, body, now.unwrap_or(signed_at))
     };
     match check(secrets, body) {
         Ok(()) => {
-            let one = |secret: &VerificationKey| check(std::slice::from_ref(secret), body).is_ok();
+            let one = |secret: &SignatureKey| check(std::slice::from_ref(secret), body).is_ok();
             let secret = secrets.iter().position(one).map_or(0, |place| place + 1);
             Ok(VerifiedDelivery { secret, signed_at })
         }
@@ -101,8 +101,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_426_048_000);
 
-    fn secret(text: &str) -> VerificationKey {
-        VerificationKey::parse(&format!("whsec_{text}").into()).unwrap()
+    fn secret(text: &str) -> SignatureKey {
+        SignatureKey::parse(&format!("whsec_{text}").into()).unwrap()
     }
 
     fn signed(text: &str) -> String {

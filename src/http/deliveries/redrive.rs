@@ -66,13 +66,13 @@ async fn run(
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
     without_query(request.query_string())?;
-    let body = request_body::read(context, caller, request, payload).await?;
+    let body = request_body::read(context, &caller, request, payload).await?;
     let mut errors = FieldErrors::default();
     let Some(RedriveRequest { bot, user, webhook, since, dry_run }) = parse(&body, &mut errors) else {
         return Err(errors.into());
     };
     record("caller", &caller.name());
-    let visible = visible(caller, bot, user)?;
+    let visible = visible(&caller, bot, user)?;
     let state = Some(DeliveryState::Dead);
     let query = DeliveryQuery { state, endpoint: webhook, since, limit: PAGE, ..visible };
     let redriven = redrive(&context.hub, query, dry_run, Instant::now() + TIME_LIMIT).await?;

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{DeliveryKind, DeliveryOrigin};
-use crate::webhook::signature::{SigningSecret, VerificationKey, verify};
+use crate::webhook::signature::{SignatureKey, SigningSecret, verify};
 use crate::webhook::target_table::{ExtraHeaders, TargetTable};
 use crate::webhook::tests::{HAPPENED, NOW, SECRET, claimed};
 
@@ -52,7 +52,7 @@ fn standard_body_is_type_time_and_the_stored_data() {
     );
     let claimed = |name| header(&headers, name).unwrap();
     let checked = verify(
-        &[VerificationKey::parse(&SECRET.into()).unwrap()],
+        &[SignatureKey::parse(&SECRET.into()).unwrap()],
         claimed("webhook-id"),
         claimed("webhook-timestamp"),
         claimed("webhook-signature"),

@@ -27,11 +27,11 @@ fn other() -> SigningSecret {
     secret(OTHER)
 }
 
-fn known_key() -> VerificationKey {
+fn known_key() -> SignatureKey {
     key(KNOWN)
 }
 
-fn other_key() -> VerificationKey {
+fn other_key() -> SignatureKey {
     key(OTHER)
 }
 
@@ -40,12 +40,12 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 /// Returns the receiver's key of a secret.
-fn key(text: &str) -> VerificationKey {
-    VerificationKey::parse(&text.into()).unwrap()
+fn key(text: &str) -> SignatureKey {
+    SignatureKey::parse(&text.into()).unwrap()
 }
 
 fn check(
-    secrets: &[VerificationKey],
+    secrets: &[SignatureKey],
     timestamp: &str,
     signatures: &str,
     now: u64,
@@ -188,10 +188,10 @@ fn key_pair_of_the_rfc_example_matches() {
         assert!(SigningSecret::parse(&bad.into()).is_err(), "{bad}");
     }
     for bad in ["whpk_", "whpk_aGVsbG8=", &*wrong, "hush"] {
-        let error = VerificationKey::parse(&bad.into()).unwrap_err();
+        let error = SignatureKey::parse(&bad.into()).unwrap_err();
         assert!(!error.to_string().contains("hush"), "{bad}");
     }
-    assert_eq!(format!("{:?}", key(PRIVATE)), "VerificationKey");
+    assert_eq!(format!("{:?}", key(PRIVATE)), "SignatureKey");
 }
 
 proptest! {
