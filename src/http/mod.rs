@@ -51,6 +51,7 @@ mod tokens;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
+mod webhooks;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -67,7 +68,7 @@ use crate::domain::{CALLER_PLACES, FairShare, MessageId, Problem, ProblemKind};
 use crate::hub::{Hub, HubError};
 use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
-use crate::store::Clock;
+use crate::store::{Clock, OutboxEventSender};
 use crate::wall_clock;
 use api_error::ApiError;
 use auth::{CallerIdentity, RequiredScope};
@@ -98,6 +99,10 @@ const DELIVERIES: &str = "/deliveries";
 const DELIVERY: &str = "/deliveries/{id}";
 const REDELIVER: &str = "/deliveries/{id}/redeliver";
 const REDRIVE: &str = "/deliveries/redrive";
+const WEBHOOKS: &str = "/webhooks";
+const WEBHOOK_ENABLE: &str = "/webhooks/{bot}/{name}/enable";
+const WEBHOOK_DISABLE: &str = "/webhooks/{bot}/{name}/disable";
+const WEBHOOK_TEST: &str = "/webhooks/{bot}/{name}/test";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
@@ -121,6 +126,10 @@ pub const ROUTES: &[&str] = &[
     DELIVERY,
     REDELIVER,
     REDRIVE,
+    WEBHOOKS,
+    WEBHOOK_ENABLE,
+    WEBHOOK_DISABLE,
+    WEBHOOK_TEST,
     OPENAPI,
     DOCS,
     PROBLEM,
@@ -160,6 +169,8 @@ pub struct ApiContext {
     draining: Arc<AtomicBool>,
     /// Answer of `/readyz`. Only tests have none.
     readiness: Option<Arc<ReadinessProbe>>,
+    /// The dispatcher of this replica.
+    outbox: Option<OutboxEventSender>,
 }
 
 impl ApiContext {
@@ -180,8 +191,15 @@ impl ApiContext {
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             readiness: None,
+            outbox: None,
             config,
         }
+    }
+
+    /// Sets the dispatcher that tests endpoints.
+    #[must_use]
+    pub fn outbox(self, outbox: OutboxEventSender) -> Self {
+        Self { outbox: Some(outbox), ..self }
     }
 
     /// Sets the flag that tells this context whether its replica drains.
@@ -322,6 +340,10 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
             .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
             .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
+            .service(read_only(WEBHOOKS).route(web::route().guard(reads()).to(webhooks::list)))
+            .service(write_only(WEBHOOK_ENABLE).route(web::post().to(webhooks::enable)))
+            .service(write_only(WEBHOOK_DISABLE).route(web::post().to(webhooks::disable)))
+            .service(write_only(WEBHOOK_TEST).route(web::post().to(webhooks::test)))
             .service(
                 web::resource(RHYTHM)
                     .route(web::route().guard(reads()).to(rhythm::get))

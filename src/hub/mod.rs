@@ -17,6 +17,7 @@
 
 mod connect_limiter;
 mod conversation_list;
+mod endpoints;
 mod erasure;
 mod lease_table;
 mod membership;

@@ -165,6 +165,7 @@ const PURE: &[&str] = &[
     "hub/rebalance",
     "webhook/scheduler",
     "webhook/circuit_breaker",
+    "webhook/endpoint_board",
     "webhook/retry_schedule",
 ];
 /// Files that read no clock, although they wait.

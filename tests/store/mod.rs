@@ -16,6 +16,7 @@ mod deliveries;
 mod delivery_attempts;
 mod delivery_lists;
 mod delivery_worker;
+mod endpoints;
 mod erasure;
 mod hints;
 mod journal_pages;
@@ -233,6 +234,14 @@ contract! {
         end_without_a_begin_changes_nothing
         newest_attempts_are_stored
         every_step_of_an_attempt_is_fenced
+    }
+    endpoints {
+        endpoint_state_is_shared_and_merged
+        endpoint_is_switched_off_and_on
+        backlog_counts_pending_deliveries_by_endpoint
+        early_begin_takes_a_retry_but_no_attempt_in_flight
+        dead_letter_is_written_with_its_reports
+        queue_of_an_endpoint_is_read_with_its_name
     }
     delivery_lists {
         deliveries_are_listed_newest_first

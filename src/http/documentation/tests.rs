@@ -128,6 +128,7 @@ fn document_describes_resources_as_written() {
     let quiet = QuietWait { wait: std::time::Duration::ZERO, by: QuietSource::Learned };
     let quiet = serde_json::to_value(quiet).unwrap();
     let rhythm = serde_json::to_value(crate::http::rhythm::fixture()).unwrap();
+    let (endpoint, tested) = crate::http::webhooks::fixtures();
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
@@ -141,6 +142,8 @@ fn document_describes_resources_as_written() {
         ("Delivery", &delivery),
         ("Attempt", &delivery["attempts"][0]),
         ("UploadedFile", &file),
+        ("Endpoint", &endpoint),
+        ("EndpointTest", &tested),
     ] {
         assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
         // Only a reply with a missing part, and a message that is an event, say so.
