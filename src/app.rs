@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 use self::clock_watch::ClockWatch;
 use crate::config::{self, Config, StoreUrl};
 use crate::domain::FairShare;
-use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe};
+use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe, ServerTls};
 use crate::hub::{self, Hub, HubThreads};
 use crate::metrics::{LabelSets, Metrics};
 use crate::runtime::WorkerThreads;
@@ -78,6 +78,9 @@ pub enum BridgeStartError {
     /// The dispatcher of webhooks could not start.
     #[error("the webhook dispatcher could not start")]
     Webhooks(#[from] webhook::DispatcherStartError),
+    /// The certificates of `[server.tls]` cannot be used.
+    #[error("the listener cannot use TLS (server.tls)")]
+    Tls(#[from] http::ServerTlsError),
     /// A metric's declaration is wrong.
     #[error("a metric's declaration is wrong")]
     Metrics(#[from] prometheus::Error),
@@ -118,6 +121,7 @@ pub struct Bridge {
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
     server: config::ServerConfig,
+    tls: Option<Arc<ServerTls>>,
     api: ApiServer,
     admin: ApiServer,
     /// The thread of the operator's listener. It answers even if all workers are busy.
@@ -168,6 +172,7 @@ impl Bridge {
             }
             StoreUrl::Redis(_) => Store::Redis(RedisStore::new(&config.store)?),
         };
+        let tls = server.tls.as_ref().map(ServerTls::new).transpose()?.map(Arc::new);
         let api = listen("server.listen", server.listen)?;
         let admin = listen("server.admin_listen", server.admin_listen)?;
         let addresses = BridgeAddresses {
@@ -202,7 +207,7 @@ impl Bridge {
         let admin_failed = failed("server.admin_listen", server.admin_listen);
         let admin_thread = WorkerThreads::start("admin", 1).map_err(admin_failed)?;
         let admin = ApiServer::start_admin(operator, admin, &admin_thread).await.map_err(admin_failed)?;
-        let api = ApiServer::start(&context, api, shards.workers())
+        let api = ApiServer::start(&context, api, tls.clone(), shards.workers())
             .await
             .map_err(failed("server.listen", server.listen))?;
         info!(
@@ -218,6 +223,7 @@ impl Bridge {
             dispatcher,
             draining,
             server,
+            tls,
             api,
             admin,
             admin_thread,
@@ -227,6 +233,11 @@ impl Bridge {
     /// Returns the addresses. Port 0 in the configuration is replaced by the real port.
     pub const fn addresses(&self) -> BridgeAddresses {
         self.addresses
+    }
+
+    /// Returns the certificate of the callers' listener, which [`ServerTls::reload`] replaces.
+    pub const fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.tls.as_ref()
     }
 
     /// Returns the store, for inspection.

@@ -28,5 +28,6 @@ mod shares;
 mod signals;
 mod strangers;
 mod streams;
+mod tls;
 mod turns;
 mod webhooks;
