@@ -13,6 +13,7 @@
 //! due delivery was attempted (docs/adr/0009).
 
 mod clock_watch;
+mod config_reload;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,13 +23,16 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use self::clock_watch::ClockWatch;
-use crate::config::{self, Config, StoreUrl};
-use crate::domain::FairShare;
+pub use self::config_reload::ConfigReader;
+use self::config_reload::{ConfigReload, ReloadTargets};
+use crate::config::{self, Config, ConfigSources, StoreUrl};
 use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe, ServerTls};
 use crate::hub::{self, Hub, HubThreads};
+use crate::identity::RemoteKeys;
 use crate::metrics::{LabelSets, Metrics};
 use crate::runtime::WorkerThreads;
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
@@ -127,6 +131,7 @@ pub struct Bridge {
     /// The thread of the operator's listener. It answers even if all workers are busy.
     admin_thread: WorkerThreads,
     sweeper: JoinHandle<()>,
+    reload: ReloadTargets,
 }
 
 impl Bridge {
@@ -195,6 +200,7 @@ impl Bridge {
             server.ready_without_store,
             Arc::clone(&draining),
         ));
+        let reload_status = Arc::clone(readiness.reload_status());
         let context = Arc::new(context.probed(Arc::clone(&readiness)).draining(Arc::clone(&draining)));
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
@@ -210,6 +216,9 @@ impl Bridge {
         let api = ApiServer::start(&context, api, tls.clone(), shards.workers())
             .await
             .map_err(failed("server.listen", server.listen))?;
+        for keys in context.remote_keys() {
+            spawn(RemoteKeys::run(keys, Arc::clone(&metrics)));
+        }
         info!(
             api = %addresses.api, admin = %addresses.admin,
             replica = %config.cluster.replica_id, incarnation = %shards.hub().incarnation(),
@@ -217,7 +226,15 @@ impl Bridge {
         );
         Ok(Self {
             addresses,
-            sweeper: spawn(sweep(store.clone(), context.memory(), Arc::clone(&metrics))),
+            reload: ReloadTargets {
+                context: Arc::clone(&context),
+                hub: shards.hub().clone(),
+                receivers: dispatcher.receivers(),
+                metrics: Arc::clone(&metrics),
+                status: reload_status,
+                tls: tls.clone(),
+            },
+            sweeper: spawn(sweep(store.clone(), Arc::clone(&context), Arc::clone(&metrics))),
             store,
             shards,
             dispatcher,
@@ -274,6 +291,23 @@ impl Bridge {
         }
     }
 
+    /// Watches the configuration, and takes over its changes until the bridge stops. `sources` are those of the one
+    /// that it has started with.
+    ///
+    /// # Errors
+    /// [`BridgeStopError`].
+    pub async fn run_reloading(
+        self,
+        read: ConfigReader,
+        sources: &ConfigSources,
+    ) -> Result<(), BridgeStopError> {
+        let reload = ConfigReload::new(read, sources).run(self.reload.clone());
+        let reload = AbortOnDropHandle::new(spawn(reload));
+        let ended = self.run_until_signal().await;
+        drop(reload);
+        ended
+    }
+
     /// Returns when an essential part has stopped: without it the process would look alive and be useless.
     async fn failed(&mut self) -> BridgeStopError {
         tokio::select! {
@@ -325,13 +359,15 @@ impl Bridge {
 }
 
 /// Removes expired data, counts open messages and the memory of requests, and compares the clocks, once a second.
-async fn sweep(store: Store, memory: Arc<FairShare>, metrics: Arc<Metrics>) {
+async fn sweep(store: Store, context: Arc<ApiContext>, metrics: Arc<Metrics>) {
+    let memory = context.memory();
     let mut second = interval(Duration::from_secs(1));
     let mut clocks = ClockWatch::default();
     loop {
         second.tick().await;
         clocks.look(&metrics.clocks);
         metrics.request_memory.set(i64::try_from(memory.taken()).unwrap_or(i64::MAX));
+        context.return_idle_rates().await;
         match &store {
             Store::Memory(memory) => {
                 memory.sweep(SWEEP_MAX_MESSAGES);

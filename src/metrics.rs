@@ -8,6 +8,7 @@
 //! This module is a leaf: other layers hand in the words of frames and routes as [`LabelSets`] and serve the text.
 
 mod bot;
+mod callers;
 mod clocks;
 mod connections;
 mod deliveries;
@@ -34,6 +35,7 @@ use labels::OTHER;
 use metric_factory::MetricFactory;
 
 pub use bot::BotMetrics;
+pub use callers::CallerMetrics;
 pub use clocks::{ClockDifference, ClockMetrics};
 pub use connections::ConnectionMetrics;
 pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
@@ -121,6 +123,8 @@ pub struct Metrics {
     pub deliveries: DeliveryMetrics,
     /// Files that callers upload.
     pub uploads: UploadMetrics,
+    /// Callers.
+    pub callers: CallerMetrics,
 }
 
 impl Metrics {
@@ -226,6 +230,7 @@ impl Metrics {
             store_memory: StoreMemoryMetrics::declare(&factory)?,
             deliveries: DeliveryMetrics::declare(&factory)?,
             uploads: UploadMetrics::declare(&factory)?,
+            callers: CallerMetrics::declare(&factory)?,
             registry: factory.0,
         })
     }

@@ -45,18 +45,38 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
+    load_with(path, env, &file_text::read_file).0
+}
+
+/// Reads the configuration like [`load`], with this reader of files. Returns its values too, which are missing if the file
+/// is no TOML.
+pub(super) fn load_with<K, V>(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (K, V)>,
+    files: FileReader<'_>,
+) -> (LoadResult, Option<ConfigTable>)
+where
+    K: Into<OsString>,
+    V: Into<OsString>,
+{
     let env = variables::own_variables(env);
     let path =
         path.map(Path::as_os_str).or(variables::file(&env).map(OsString::as_os_str)).map(OsStr::to_owned);
-    let Some(path) = path else { return assemble(None, &env, &file_text::read_file) };
+    let Some(path) = path else { return assemble(None, &env, files) };
     let name = path.to_string_lossy();
-    let file = file_text::read_file(Path::new(&path)).map_err(|error| {
-        ConfigErrors::one(format!(
-            "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
-        ))
-    })?;
-    assemble(Some((&file, &name)), &env, &file_text::read_file)
+    match files(Path::new(&path)) {
+        Ok(file) => assemble(Some((&file, &name)), &env, files),
+        Err(error) => {
+            let error = ConfigErrors::one(format!(
+                "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
+            ));
+            (Err(error), None)
+        }
+    }
 }
+
+/// A configuration with its warnings, or all errors.
+type LoadResult = Result<(Config, Vec<ConfigWarning>), ConfigErrors>;
 
 /// Reads the configuration from text and the environment, which overrides the text.
 ///
@@ -75,13 +95,15 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    assemble(Some((&text.to_owned().into(), name)), &variables::own_variables(env), files)
+    assemble(Some((&text.to_owned().into(), name)), &variables::own_variables(env), files).0
 }
 
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
 pub fn keys() -> BTreeSet<String> {
     /// A document with every table. Their missing keys do not matter.
-    const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {} }]\nserver = { tls = {} }\ncallers = [{ name = \"NAME\", jwt = {} }]";
+    const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }] }]
+server = { tls = {} }
+callers = [{ name = \"NAME\", jwt = {} }]";
     let mut diagnostics = Diagnostics::default();
     if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
         let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
@@ -95,7 +117,7 @@ fn assemble(
     document: Option<(&FileText, &str)>,
     env: &variables::VariableMap,
     files: FileReader<'_>,
-) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
+) -> (LoadResult, Option<ConfigTable>) {
     let mut diagnostics = Diagnostics::default();
     let table = match document {
         Some((file, name)) => {
@@ -108,11 +130,12 @@ fn assemble(
     };
     let Some(mut table) = table else {
         // Further errors would refer to half a file.
-        return Err(diagnostics.into_errors());
+        return (Err(diagnostics.into_errors()), None);
     };
     variables::overlay(&mut table, env, &mut diagnostics);
+    let values = table.clone();
     let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some(), env));
-    diagnostics.finish().map(|warnings| (config, warnings))
+    (diagnostics.finish().map(|warnings| (config, warnings)), Some(values))
 }
 
 /// Returns the warning about a file that others can change.

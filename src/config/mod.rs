@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod json_object;
 mod jwt_key;
 mod load;
+mod loaded;
 mod no_proxy;
 mod parse;
 mod pem;
@@ -36,24 +37,29 @@ mod store_url;
 #[cfg(test)]
 mod tests;
 mod verification_key;
+mod webhook_config;
 mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
-use crate::domain::{BotName, JsonObject, UrlPattern};
+use crate::domain::{BotName, JsonObject};
 
+pub use self::webhook_config::{
+    BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+};
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
+pub use callers::{CallerConfig, CallerScopes, RateScope};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use load::{environment, keys, load, read};
+pub use loaded::{ConfigDigests, ConfigSources, LoadedConfig, load_again};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
@@ -274,8 +280,8 @@ pub struct BotConfig {
     pub max_message_bytes: usize,
     /// The largest file that a caller may upload, in bytes.
     pub max_attachment_bytes: usize,
-    /// The receiver of this bot's events.
-    pub webhook: Option<BotWebhookConfig>,
+    /// The endpoints that receive this bot's events.
+    pub webhooks: Vec<BotWebhookConfig>,
 }
 
 /// `bots.assertion_url`
@@ -304,113 +310,6 @@ pub enum ConnectionStyle {
     ConnectionMode,
     /// `isReconnect=true` or nothing, for older platforms.
     IsReconnect,
-}
-
-/// `[bots.webhook]`
-#[derive(Debug, Clone, Default)]
-pub struct BotWebhookConfig {
-    /// The receiver of all events. Without one the bridge sends only callbacks, signed with `secrets`.
-    pub url: Option<Url>,
-    /// `whsec_` secrets, newest first.
-    pub secrets: Vec<SecretString>,
-    /// The format of deliveries.
-    pub form: PayloadFormat,
-    /// The token of the header `Authorization: Bearer …`.
-    pub bearer_token: Option<SecretString>,
-    /// Additional headers of every delivery, by name.
-    pub headers: Vec<(Box<str>, SecretString)>,
-    /// The additional signature for older receivers.
-    pub legacy_signature: Option<LegacySignature>,
-}
-
-/// The format of a delivery.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PayloadFormat {
-    /// `type`, `timestamp` and `data` (Standard Webhooks).
-    #[default]
-    Standard,
-    /// `CloudEvents` 1.0 over HTTP, in binary mode.
-    CloudEvents,
-    /// The format of the platform's own webhook channel (protocol.md 9.4).
-    KoreV2,
-}
-
-/// `bots.webhook.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.
-#[derive(Debug, Clone)]
-pub struct LegacySignature {
-    /// The header's name.
-    pub header: Box<str>,
-    /// The key of the signature.
-    pub secret: SecretString,
-}
-
-/// Where a rate holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RateScope {
-    /// On each replica alone.
-    #[default]
-    Replica,
-    /// On all replicas together.
-    Fleet,
-}
-
-/// One of `[[callers]]`.
-#[derive(Debug, Clone)]
-pub struct CallerConfig {
-    /// The name in debug logs. Idempotency keys of different names are separate.
-    pub name: String,
-    /// The SHA-256 of the caller's key, or `None` for a caller by token alone.
-    pub key_sha256: Option<[u8; 32]>,
-    /// The tokens that the caller may show.
-    pub jwt: Option<Arc<CallerTokenConfig>>,
-    /// The scopes of the key.
-    pub scopes: CallerScopes,
-    /// The bots that the caller may use. Empty for every bot.
-    pub bots: Option<Vec<BotName>>,
-    /// The required prefix of its users' identities.
-    pub user_prefix: String,
-    /// The largest number of requests per minute; 0 for no limit.
-    pub rate_per_minute: u32,
-    /// Where `rate_per_minute` holds.
-    pub rate_scope: RateScope,
-    /// The largest number of concurrent requests; 0 for no limit.
-    pub max_open_requests: u32,
-    /// The largest number of its messages that have not ended; 0 for no limit.
-    pub max_open_messages: u32,
-    /// The secrets that sign its callbacks, newest first.
-    pub webhook_secrets: Vec<SecretString>,
-    /// The format of its callbacks.
-    pub webhook_form: PayloadFormat,
-}
-
-/// The scopes of a caller. No scope includes another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallerScopes {
-    /// POST messages, DELETE conversations.
-    pub send: bool,
-    /// GET what belongs to conversations.
-    pub read: bool,
-    /// The deliveries of webhooks.
-    pub admin: bool,
-}
-
-/// `[webhooks]`
-#[derive(Debug, Clone)]
-pub struct WebhooksConfig {
-    /// The patterns for callbacks. A callback must match one of them.
-    pub allowed: Vec<UrlPattern>,
-    /// Address ranges that deliveries may reach although they are not public.
-    pub allow_private: Vec<IpNet>,
-    /// The timeout of one attempt.
-    pub timeout: Duration,
-    /// Certificate authorities for receivers beside the public ones, in PEM.
-    pub ca: Option<Vec<u8>>,
-    /// The proxy for deliveries. Empty for direct ones.
-    pub proxy: Option<Arc<ProxyConfig>>,
-    /// The largest number of concurrent attempts.
-    pub max_in_flight: usize,
-    /// The largest number of concurrent attempts to one host.
-    pub max_per_host: usize,
 }
 
 /// `[log]`

@@ -91,9 +91,11 @@ async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpRespons
     if let Some(token) = &admin.metrics_token
         && !presents(&request, token)
     {
-        let failure = auth::unauthorized(
+        let failure = ApiError::new(
+            ProblemKind::Unauthorized,
             "The token is missing or wrong. Send `server.metrics_token` as `Authorization: Bearer TOKEN`.",
-        );
+        )
+        .with_challenge("Bearer");
         return problem_response(&request, &failure);
     }
     match admin.metrics.text() {

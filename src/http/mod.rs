@@ -27,17 +27,20 @@ mod documentation;
 mod events;
 mod expectation;
 mod field_validator;
+mod fleet_rate;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod header_parameters;
 mod health_pages;
 mod idempotency_key;
+mod live_settings;
 mod local_host;
 mod messages;
 mod multipart_parser;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
+mod read_tokens;
 mod readiness;
 mod refusal_writer;
 mod request_body;
@@ -46,12 +49,13 @@ mod request_places;
 mod rhythm;
 mod server_tls;
 mod signals;
+mod tokens;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix_http::RequestHead;
@@ -63,24 +67,29 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use crate::config::Config;
 use crate::domain::{CALLER_PLACES, FairShare, MessageId, Problem, ProblemKind};
 use crate::hub::{Hub, HubError};
+use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
 use crate::store::Clock;
+use crate::wall_clock;
 use api_error::ApiError;
 use auth::{CallerIdentity, RequiredScope};
-use caller_table::CallerTable;
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
+use live_settings::{LiveSettings, LiveSettingsCell};
+use read_tokens::ReadTokenKeys;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
 
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
+pub use live_settings::ReloadStatus;
 pub use readiness::ReadinessProbe;
 pub use server_tls::{ServerTls, ServerTlsError};
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
+const TOKENS: &str = "/tokens";
 const ATTACHMENTS: &str = "/conversations/{user}/attachments";
 const ERASE: &str = "/conversations/{user}/erase";
 const EVENTS: &str = "/conversations/{user}/events";
@@ -110,6 +119,7 @@ pub const ROUTES: &[&str] = &[
     MESSAGE,
     SIGNALS,
     RHYTHM,
+    TOKENS,
     DELIVERIES,
     DELIVERY,
     REDELIVER,
@@ -142,8 +152,10 @@ pub struct ApiContext {
     stream_share: Arc<FairShare>,
     /// Places of uploads, which callers and bots share.
     upload_shares: UploadShares,
-    /// The callers, which a reload of the configuration replaces.
-    callers: RwLock<Arc<CallerTable>>,
+    /// The keys of read tokens.
+    read_token_keys: ReadTokenKeys,
+    /// The callers and limits, which a reload of the configuration replaces.
+    live: LiveSettingsCell,
     /// Longest silence in an event stream.
     keep_alive: Duration,
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
@@ -166,7 +178,8 @@ impl ApiContext {
             request_share: FairShare::new(config.server.max_requests, CALLER_PLACES),
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
-            callers: RwLock::new(Arc::new(CallerTable::new(&config.callers))),
+            read_token_keys: ReadTokenKeys::default(),
+            live: LiveSettingsCell::new(&config),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             readiness: None,
@@ -191,16 +204,47 @@ impl ApiContext {
         Arc::clone(&self.memory)
     }
 
-    /// Returns the callers of the configuration.
-    fn callers(&self) -> Arc<CallerTable> {
-        Arc::clone(&self.callers.read().unwrap_or_else(PoisonError::into_inner))
+    /// Returns the keys of issuers, which [`RemoteKeys::run`] fetches.
+    pub fn remote_keys(&self) -> Vec<Weak<RemoteKeys>> {
+        self.live().callers.remote_keys()
     }
 
-    /// Identifies the caller of a request, and counts the request in the caller's rate.
-    fn count_request(&self, head: &RequestHead) -> CountedRequest {
-        let caller = CallerIdentity::identify(&self.callers(), head.headers());
+    /// Gives the fleet back what idle callers did not use of their rates.
+    pub async fn return_idle_rates(&self) {
+        for rate in self.live().callers.entries().filter_map(|entry| entry.rate.as_ref()) {
+            rate.return_idle(&self.hub, &self.metrics.callers).await;
+        }
+    }
+
+    /// Returns the settings of the current configuration.
+    fn live(&self) -> Arc<LiveSettings> {
+        self.live.get()
+    }
+
+    /// Identifies the caller of a request, and counts the request in the caller's rate. A token with an unknown key waits
+    /// until the keys of its issuer were fetched again.
+    async fn count_request(&self, head: &RequestHead) -> CountedRequest {
+        let caller = match read_tokens::of_request(head) {
+            Some(token) => self.identify_reader(&token).await,
+            None => {
+                let identify =
+                    || CallerIdentity::identify(&self.live().callers, head.headers(), wall_clock::now());
+                match identify() {
+                    Err(refusal)
+                        if let Some(keys) = refusal.fetchable_keys()
+                            && keys.refetched().await =>
+                    {
+                        identify()
+                    }
+                    identified => identified,
+                }
+            }
+        };
         let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
-        let rate_limit = entry.and_then(|entry| entry.rate.as_ref()).map(|rate| rate.consume());
+        let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
+            Some(rate) => Some(rate.count(&self.hub, &self.metrics.callers).await),
+            None => None,
+        };
         CountedRequest { caller, rate_limit }
     }
 
@@ -243,7 +287,7 @@ impl ApiContext {
 
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
-        self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
+        self.open_requests.load(Ordering::Relaxed) < self.live().max_requests
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and
@@ -272,6 +316,7 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(ATTACHMENTS).route(web::post().to(attachments::post)))
             .service(read_only(CONVERSATIONS).route(web::route().guard(reads()).to(conversation_list::list)))
             .service(write_only(ERASE).route(web::post().to(conversations::erase)))
+            .service(write_only(TOKENS).route(web::post().to(tokens::post)))
             .service(write_only(SIGNALS).route(web::post().to(signals::post)))
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::live_settings::ReloadStatus;
 use crate::hub::Hub;
 use crate::store::Store;
 
@@ -34,6 +35,7 @@ pub struct ReadinessProbe {
     contact: std::sync::Mutex<ContactHistory>,
     /// The last result of the store's check, for probes without detail.
     last: Mutex<Option<(Instant, bool)>>,
+    reload_status: Arc<ReloadStatus>,
 }
 
 /// The answers of the store to earlier probes.
@@ -52,7 +54,7 @@ enum ContactHistory {
 #[derive(Serialize)]
 pub(super) struct ReadinessReport {
     pub(super) ready: bool,
-    checks: [ReadinessCheck; 3],
+    checks: Vec<ReadinessCheck>,
 }
 
 #[derive(Serialize)]
@@ -92,7 +94,15 @@ impl ContactHistory {
 impl ReadinessProbe {
     /// Creates the probe of a replica that stays ready without its store for `tolerance`.
     pub fn new(hub: Hub, store: Store, tolerance: Duration, draining: Arc<AtomicBool>) -> Self {
-        Self { hub, store, tolerance, draining, contact: std::sync::Mutex::default(), last: Mutex::default() }
+        Self {
+            hub,
+            store,
+            tolerance,
+            draining,
+            contact: std::sync::Mutex::default(),
+            last: Mutex::default(),
+            reload_status: Arc::default(),
+        }
     }
 
     /// Performs all checks.
@@ -103,10 +113,11 @@ impl ReadinessProbe {
         } else {
             Err("other replicas still hand conversations over to this new one".into())
         };
-        let checks = [
+        let checks = vec![
             self.check_store().await,
             ReadinessCheck::of("handoff", share),
             ReadinessCheck::of("drain", drain),
+            self.check_configuration(),
         ];
         ReadinessReport { ready: checks.iter().all(|check| check.ok), checks }
     }
@@ -125,6 +136,17 @@ impl ReadinessProbe {
                 answers
             }
         }
+    }
+
+    /// Returns the status of reloads, which is part of the report.
+    pub const fn reload_status(&self) -> &Arc<ReloadStatus> {
+        &self.reload_status
+    }
+
+    /// Checks whether the last reload was taken over. The former configuration serves on if not.
+    fn check_configuration(&self) -> ReadinessCheck {
+        let warnings = self.reload_status.failure().map(str::to_owned).into_iter().collect();
+        ReadinessCheck { warnings, ..ReadinessCheck::of("configuration", Ok(())) }
     }
 
     pub(super) fn is_draining(&self) -> bool {

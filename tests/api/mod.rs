@@ -29,5 +29,7 @@ mod signals;
 mod strangers;
 mod streams;
 mod tls;
+mod tokens;
 mod turns;
+mod webhook_endpoints;
 mod webhooks;

@@ -242,12 +242,12 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 [[bots]]
 name = {{ toJson $name }}
-{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" $bot) }}
-{{- range $section, $table := $bot }}
-{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
-[bots.{{ $section }}]
-{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s" $name $section) "table" $table) }}
-{{- end }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" (omit $bot "webhooks")) }}
+{{- range $endpoint, $table := $bot.webhooks }}
+
+[[bots.webhooks]]
+name = {{ toJson $endpoint }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.webhooks.%s" $name $endpoint) "table" $table) }}
 {{- end }}
 {{- end }}
 {{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}
@@ -272,11 +272,9 @@ name = {{ toJson $name }}
 {{- end }}
 {{- end }}
 {{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
-{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data") }}
-{{- range $section, $table := $bot }}
-{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
-{{- $_ := set $tables (printf "bots.%s.%s" $name $section) $table }}
-{{- end }}
+{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data" "webhooks") }}
+{{- range $endpoint, $table := $bot.webhooks }}
+{{- $_ := set $tables (printf "bots.%s.webhooks.%s" $name $endpoint) $table }}
 {{- end }}
 {{- end }}
 {{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}
