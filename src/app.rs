@@ -30,7 +30,7 @@ use self::clock_watch::ClockWatch;
 pub use self::config_reload::ConfigReader;
 use self::config_reload::{ConfigReload, ReloadTargets};
 use crate::config::{self, Config, ConfigSources, StoreUrl};
-use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe};
+use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe, ServerTls};
 use crate::hub::{self, Hub, HubThreads};
 use crate::identity::RemoteKeys;
 use crate::metrics::{LabelSets, Metrics};
@@ -82,6 +82,9 @@ pub enum BridgeStartError {
     /// The dispatcher of webhooks could not start.
     #[error("the webhook dispatcher could not start")]
     Webhooks(#[from] webhook::DispatcherStartError),
+    /// The certificates of `[server.tls]` cannot be used.
+    #[error("the listener cannot use TLS (server.tls)")]
+    Tls(#[from] http::ServerTlsError),
     /// A metric's declaration is wrong.
     #[error("a metric's declaration is wrong")]
     Metrics(#[from] prometheus::Error),
@@ -122,6 +125,7 @@ pub struct Bridge {
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
     server: config::ServerConfig,
+    tls: Option<Arc<ServerTls>>,
     api: ApiServer,
     admin: ApiServer,
     /// The thread of the operator's listener. It answers even if all workers are busy.
@@ -173,6 +177,7 @@ impl Bridge {
             }
             StoreUrl::Redis(_) => Store::Redis(RedisStore::new(&config.store)?),
         };
+        let tls = server.tls.as_ref().map(ServerTls::new).transpose()?.map(Arc::new);
         let api = listen("server.listen", server.listen)?;
         let admin = listen("server.admin_listen", server.admin_listen)?;
         let addresses = BridgeAddresses {
@@ -206,7 +211,7 @@ impl Bridge {
         let admin_failed = failed("server.admin_listen", server.admin_listen);
         let admin_thread = WorkerThreads::start("admin", 1).map_err(admin_failed)?;
         let admin = ApiServer::start_admin(operator, admin, &admin_thread).await.map_err(admin_failed)?;
-        let api = ApiServer::start(&context, api, shards.workers())
+        let api = ApiServer::start(&context, api, tls.clone(), shards.workers())
             .await
             .map_err(failed("server.listen", server.listen))?;
         for keys in context.remote_keys() {
@@ -225,6 +230,7 @@ impl Bridge {
                 receivers: dispatcher.receivers(),
                 metrics: Arc::clone(&metrics),
                 status: reload_status,
+                tls: tls.clone(),
             },
             sweeper: spawn(sweep(store.clone(), Arc::clone(&context), Arc::clone(&metrics))),
             store,
@@ -232,6 +238,7 @@ impl Bridge {
             dispatcher,
             draining,
             server,
+            tls,
             api,
             admin,
             admin_thread,
@@ -241,6 +248,11 @@ impl Bridge {
     /// Returns the addresses. Port 0 in the configuration is replaced by the real port.
     pub const fn addresses(&self) -> BridgeAddresses {
         self.addresses
+    }
+
+    /// Returns the certificate of the callers' listener, which [`ServerTls::reload`] replaces.
+    pub const fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.tls.as_ref()
     }
 
     /// Returns the store, for inspection.

@@ -15,6 +15,9 @@ from shell import BRIDGE, ROOT, Fault, must, run
 CERTIFICATE = ROOT / "tests/fixtures/tls.pem"
 FILES = {
     "ca_file": CERTIFICATE.read_text(),
+    "cert_file": CERTIFICATE.read_text(),
+    "key_file": (ROOT / "tests/fixtures/tls.key.pem").read_text(),
+    "client_ca_file": CERTIFICATE.read_text(),
     "client_cert_file": CERTIFICATE.read_text(),
     "client_key_file": (ROOT / "tests/fixtures/tls.key.pem").read_text(),
     "secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",

@@ -15,7 +15,7 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, ConfigDigests, ConfigSources, LoadedConfig};
-use crate::http::{ApiContext, ReloadStatus};
+use crate::http::{ApiContext, ReloadStatus, ServerTls, ServerTlsError};
 use crate::hub::Hub;
 use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
@@ -26,7 +26,7 @@ use crate::webhook::{ReceiverReload, SenderSetupError};
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The keys that a running bridge takes over. Those of a list have `*` for the name.
-const LIVE_KEYS: [&str; 7] = [
+const LIVE_KEYS: [&str; 8] = [
     "callers.*",
     "bots.*.webhooks.*",
     "webhooks.allowed",
@@ -34,6 +34,7 @@ const LIVE_KEYS: [&str; 7] = [
     "log.filter",
     "server.max_requests",
     "server.max_streams",
+    "server.tls.*",
 ];
 const LIVE_LIMIT: &str = "server.memory_limit";
 
@@ -56,16 +57,32 @@ pub(super) struct ReloadTargets {
     pub(super) receivers: ReceiverReload,
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: Arc<ReloadStatus>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+}
+
+/// Failure to take over a configuration without a mistake.
+#[derive(Debug, thiserror::Error)]
+enum TakeOverError {
+    #[error(transparent)]
+    Sender(#[from] SenderSetupError),
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
 }
 
 impl ReloadTargets {
-    /// Gives each part its new settings. The only part that may refuse them goes first.
-    fn apply(&self, config: &Arc<Config>) -> Result<(), SenderSetupError> {
+    /// Gives each part its new settings. The parts that may refuse them go first.
+    fn apply(&self, config: &Arc<Config>) -> Result<(), TakeOverError> {
+        match (&self.tls, &config.server.tls) {
+            (Some(tls), Some(files)) => tls.reload(files)?,
+            (None, None) => {}
+            _ => warn!("the listener begins or ends TLS (server.tls) with a restart only"),
+        }
         self.receivers.reload(Arc::clone(config))?;
         self.hub.reload_callers(&config.callers);
         for keys in self.context.reload(config) {
             super::spawn(RemoteKeys::run(keys, Arc::clone(&self.metrics)));
         }
+        self.metrics.limits.set_request_memory(config.server.memory_limit);
         telemetry::change_filter(&config.log);
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::file_text::{self, FileText};
 use super::parse::{self, InvalidValue, duration, number, one_of, show_duration, size};
 use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
-use super::{address, bots, callers, defaults, proxy, secret, store, webhooks};
+use super::{address, bots, callers, defaults, proxy, secret, server_tls, store, webhooks};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -102,6 +102,7 @@ where
 pub fn keys() -> BTreeSet<String> {
     /// A document with every table. Their missing keys do not matter.
     const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }] }]
+server = { tls = {} }
 callers = [{ name = \"NAME\", jwt = {} }]";
     let mut diagnostics = Diagnostics::default();
     if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
@@ -236,6 +237,7 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
             secret::bearer_token,
             secret::bearer_token_text,
         ),
+        tls: section.optional_section("tls", server_tls::server_tls),
         max_sockets: sockets.unwrap_or_else(|| max_sockets(files, max_connections)),
         max_connections,
         memory_limit: section.or("memory_limit", d.memory_limit, size(MEMORY_MIN..=usize::MAX)),

@@ -31,6 +31,7 @@ mod quiet_rule;
 mod secret;
 mod section;
 mod server_config;
+mod server_tls;
 mod store;
 mod store_url;
 #[cfg(test)]
@@ -63,6 +64,7 @@ pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
 pub use server_config::ServerConfig;
+pub use server_tls::ServerTlsConfig;
 pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.

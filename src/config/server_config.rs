@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::ServerTlsConfig;
+
 /// `[server]`
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -20,6 +22,8 @@ pub struct ServerConfig {
     pub ready_without_store: Duration,
     /// The bearer token of `/metrics`. Empty for a listener that everyone may scrape.
     pub metrics_token: Option<SecretString>,
+    /// TLS of the callers' listener.
+    pub tls: Option<ServerTlsConfig>,
     /// The largest number of web sockets. Idle ones close first.
     pub max_sockets: usize,
     /// The largest number of callers' connections. Those that wait for a request close first.

@@ -52,6 +52,7 @@ pub(super) fn config() -> Config {
             drain_timeout: second,
             ready_without_store: Duration::ZERO,
             metrics_token: None,
+            tls: None,
             max_sockets: 10,
             max_connections: 64,
             memory_limit: 32 << 20,

@@ -31,10 +31,15 @@ impl LimitMetrics {
         for (gauge, limit) in [
             (&self.conversations, conversations),
             (&self.connections, connections),
-            (&self.request_memory, request_memory),
         ] {
             gauge.set(i64::try_from(limit).unwrap_or(i64::MAX));
         }
+        self.set_request_memory(request_memory);
+    }
+
+    /// Sets the limit of the memory of requests in bytes.
+    pub fn set_request_memory(&self, limit: usize) {
+        self.request_memory.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 }
 

@@ -28,6 +28,7 @@ mod shares;
 mod signals;
 mod strangers;
 mod streams;
+mod tls;
 mod tokens;
 mod turns;
 mod webhook_endpoints;

@@ -16,7 +16,7 @@ use super::{Answer, Caller, Request, until};
 
 /// A bridge, its platform, and a caller. End it with [`TestBridge::finish`].
 pub(crate) struct TestBridge {
-    bridge: Bridge,
+    pub(crate) bridge: Bridge,
     sandbox: Sandbox,
     pub(crate) script: SandboxScript,
     pub(crate) api: Caller,

@@ -229,6 +229,13 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 [{{ $section }}]
 {{- include "rtm-bridge.entries" (dict "path" $section "table" $table) }}
+{{- range $inner, $values := $table }}
+{{- if and (kindIs "map" $values) (not (include "rtm-bridge.isMounted" $values)) }}
+
+[{{ $section }}.{{ $inner }}]
+{{- include "rtm-bridge.entries" (dict "path" (printf "%s.%s" $section $inner) "table" $values) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
@@ -255,7 +262,14 @@ name = {{ toJson $name }}
 {{- define "rtm-bridge.tables" -}}
 {{- $tables := dict }}
 {{- range $section, $table := .Values.config }}
-{{- if kindIs "map" $table }}{{ $_ := set $tables $section $table }}{{ end }}
+{{- if kindIs "map" $table }}
+{{- $_ := set $tables $section $table }}
+{{- range $inner, $values := $table }}
+{{- if and (kindIs "map" $values) (not (include "rtm-bridge.isMounted" $values)) }}
+{{- $_ := set $tables (printf "%s.%s" $section $inner) $values }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
 {{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data" "webhooks") }}
