@@ -54,6 +54,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
         max_open_messages: section.or("max_open_messages", 0, number(0..=1_000_000)),
         webhook_secrets: secrets.unwrap_or_default(),
         webhook_form: form.unwrap_or_default(),
+        kore_client: None,
         bots,
         name: name?,
         key_sha256: key_sha256?,

@@ -8,6 +8,7 @@ mod assertion;
 mod bots;
 mod callers;
 mod certificates;
+mod client_key;
 mod config_value;
 mod defaults;
 mod delivery_headers;
@@ -20,6 +21,7 @@ pub mod fixtures;
 pub mod fuzzing;
 mod json_object;
 mod jwt_key;
+mod kore_webhook;
 mod load;
 mod no_proxy;
 mod parse;
@@ -46,9 +48,11 @@ use url::Url;
 
 use crate::domain::{BotName, JsonObject, UrlPattern};
 
+pub use client_key::{ClientKey, InvalidClientKey};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
+pub use kore_webhook::has_keys;
 pub use load::{environment, keys, load, read};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
@@ -69,7 +73,7 @@ pub struct Config {
     pub reply: ReplyConfig,
     /// The bots, by name; never empty.
     pub bots: Vec<Arc<BotConfig>>,
-    /// The callers that have a key.
+    /// The callers that have a key, and the clients of the webhook channel behind them.
     pub callers: Vec<CallerConfig>,
     /// The limits of webhooks.
     pub webhooks: WebhooksConfig,
@@ -295,6 +299,39 @@ pub struct BotConfig {
     pub max_attachment_bytes: usize,
     /// The receiver of this bot's events.
     pub webhook: Option<BotWebhookConfig>,
+    /// The door for callers of the platform's webhook channel. Empty while it is off.
+    pub kore_webhook: Option<KoreWebhookConfig>,
+}
+
+/// `[bots.kore_webhook]`
+#[derive(Debug, Clone)]
+pub struct KoreWebhookConfig {
+    /// The form of one reply in answers of version 1.
+    pub v1_text: V1TextForm,
+    /// The time after which a call with a first reply is answered, although its turn goes on.
+    pub hold: Duration,
+    /// The clients, as callers.
+    pub clients: Vec<CallerConfig>,
+}
+
+/// `bots.kore_webhook.v1_text`: the form of `text` for one reply. Several are always a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum V1TextForm {
+    /// A text, as the platform writes it.
+    String,
+    /// A list of one text, which Kore's Web SDK needs.
+    Array,
+}
+
+/// A client of the webhook channel of a bot, which shows JWTs in place of a key.
+#[derive(Debug, Clone)]
+pub struct KoreClient {
+    /// The bot.
+    pub bot: BotName,
+    /// The client's id, which its JWTs name.
+    pub id: String,
+    /// The key that verifies them.
+    pub key: ClientKey,
 }
 
 /// `bots.assertion_url`
@@ -386,6 +423,8 @@ pub struct CallerConfig {
     pub webhook_secrets: Vec<SecretString>,
     /// The format of its callbacks.
     pub webhook_form: PayloadFormat,
+    /// The client of the webhook channel that the caller is. It has no key then, and `key_sha256` is zero.
+    pub kore_client: Option<KoreClient>,
 }
 
 /// The scopes of a caller. No scope includes another.

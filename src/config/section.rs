@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::config_value::{ConfigItem, ConfigTable, ConfigValue};
+use super::config_value::{self, ConfigItem, ConfigTable, ConfigValue};
 use super::diagnostics::{Diagnostics, ValueOrigin};
 use super::file_text::FileText;
 use super::load::open_file_warning;
@@ -22,6 +22,8 @@ pub(super) type FileReader<'a> = &'a dyn Fn(&Path) -> io::Result<FileText>;
 /// The reader of one table.
 pub(super) struct Section<'a> {
     path: String,
+    /// The path without the names of tables in lists: how the header of the table is written.
+    header: String,
     remaining: ConfigTable,
     known: Vec<&'static str>,
     pub(super) diagnostics: &'a mut Diagnostics,
@@ -36,7 +38,15 @@ impl<'a> Section<'a> {
         files: FileReader<'a>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        Section { path: String::new(), remaining: table, known: Vec::new(), diagnostics, files }.run(read)
+        Section {
+            path: String::new(),
+            header: String::new(),
+            remaining: table,
+            known: Vec::new(),
+            diagnostics,
+            files,
+        }
+        .run(read)
     }
 
     fn run<T>(mut self, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
@@ -61,6 +71,11 @@ impl<'a> Section<'a> {
     /// Returns the path of a key of this table.
     pub(super) fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Returns the header of a table within this one.
+    fn header(&self, key: &str) -> String {
+        if self.header.is_empty() { key.to_owned() } else { format!("{}.{key}", self.header) }
     }
 
     /// Records an error between two keys of this table, in the words of the one that it is recorded at.
@@ -203,18 +218,25 @@ impl<'a> Section<'a> {
 
     /// Reads a table within this one. An absent table counts as an empty one.
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        let path = self.key(key);
+        let (path, header) = (self.key(key), self.header(key));
         let remaining = match self.take(key).map(|item| item.value) {
             Some(ConfigValue::Table(table)) => table,
             Some(other) => {
                 self.diagnostics
-                    .error(&path, format!("is {}, but should be a table: [{path}]", other.kind()));
+                    .error(&path, format!("is {}, but should be a table: [{header}]", other.kind()));
                 ConfigTable::new()
             }
             None => ConfigTable::new(),
         };
-        Section { path, remaining, known: Vec::new(), diagnostics: self.diagnostics, files: self.files }
-            .run(read)
+        Section {
+            path,
+            header,
+            remaining,
+            known: Vec::new(),
+            diagnostics: self.diagnostics,
+            files: self.files,
+        }
+        .run(read)
     }
 
     /// Reads a table within this one if it is there.
@@ -239,17 +261,27 @@ impl<'a> Section<'a> {
         key: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> Option<T>,
     ) -> Vec<T> {
+        let (list, header) = (self.key(key), self.header(key));
         let items = match self.take(key).map(|item| item.value) {
             Some(ConfigValue::List(items)) => items,
+            // The text of a variable.
+            Some(ConfigValue::Untyped(text)) if text.trim_start().starts_with('[') => {
+                let Some(ConfigValue::List(items)) = config_value::fragment(text.trim()) else {
+                    self.diagnostics.error(&list, "is no TOML list such as [{ id = \"cs-1\" }]");
+                    return Vec::new();
+                };
+                items
+            }
             Some(ConfigValue::Table(_)) => {
                 self.diagnostics.error(
-                    key,
-                    format!("is one table, but there may be several: write [[{key}]] and a name"),
+                    &list,
+                    format!("is one table, but there may be several: write [[{header}]] and a name"),
                 );
                 Vec::new()
             }
             Some(other) => {
-                self.diagnostics.error(key, format!("is {}, but should be tables: [[{key}]]", other.kind()));
+                self.diagnostics
+                    .error(&list, format!("is {}, but should be tables: [[{header}]]", other.kind()));
                 Vec::new()
             }
             None => Vec::new(),
@@ -258,13 +290,13 @@ impl<'a> Section<'a> {
         let mut all = Vec::new();
         for (number, item) in (1..).zip(items) {
             let ConfigValue::Table(remaining) = item.value else {
-                self.diagnostics.error(&format!("{key}[{number}]"), "should be a table");
+                self.diagnostics.error(&format!("{list}[{number}]"), "should be a table");
                 continue;
             };
             let name = remaining.get("name").and_then(|name| name.value.as_text()).map(str::to_owned);
             let path = match &name {
-                Some(name) if !name.trim().is_empty() => format!("{key}.{name}"),
-                _ => format!("{key}[{number}]"),
+                Some(name) if !name.trim().is_empty() => format!("{list}.{name}"),
+                _ => format!("{list}[{number}]"),
             };
             self.diagnostics.add_origin(&path, item.origin.clone());
             if let Some(name) = name {
@@ -280,6 +312,7 @@ impl<'a> Section<'a> {
             }
             let section = Section {
                 path,
+                header: header.clone(),
                 remaining,
                 known: Vec::new(),
                 diagnostics: self.diagnostics,

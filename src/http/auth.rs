@@ -25,7 +25,7 @@ pub(super) enum RequiredScope {
 /// The caller of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CallerIdentity<'c> {
-    /// The configuration has no callers, so every request is allowed. Only a loopback listener may run so.
+    /// The configuration has no callers with keys, so every request is allowed. Only a loopback listener may run so.
     Anonymous,
     /// One of `[[callers]]`.
     Known {
@@ -46,7 +46,7 @@ impl<'c> CallerIdentity<'c> {
         headers: &HeaderMap,
         scope: RequiredScope,
     ) -> Result<Self, ApiError> {
-        if callers.is_empty() {
+        if !config::has_keys(callers) {
             return Ok(Self::Anonymous);
         }
         let (index, caller) =
@@ -156,7 +156,7 @@ pub(super) fn caller_index(callers: &[config::CallerConfig], headers: &HeaderMap
 }
 
 /// Returns the credentials of the only `Authorization: Bearer` header (RFC 6750). The scheme's case is ignored.
-fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;

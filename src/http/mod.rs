@@ -29,6 +29,7 @@ mod field_validator;
 pub mod fuzzing;
 mod header_parameters;
 mod idempotency_key;
+mod kore_webhook;
 mod local_host;
 mod messages;
 mod multipart_parser;
@@ -106,6 +107,9 @@ pub const ROUTES: &[&str] = &[
     OPENAPI,
     DOCS,
     PROBLEM,
+    kore_webhook::V1,
+    kore_webhook::V2,
+    kore_webhook::POLL,
     OTHER,
 ];
 
@@ -181,11 +185,21 @@ impl ApiContext {
     /// # Errors
     /// `unauthorized`, `forbidden`, `rate-limited`, `overloaded`.
     fn authorize(&self, request: &HttpRequest, scope: RequiredScope) -> Result<CallerIdentity<'_>, ApiError> {
-        let (caller, places) = self.authorize_head(request.headers(), scope)?;
+        let caller = CallerIdentity::authenticate(&self.config.callers, request.headers(), scope)?;
+        self.hold_places(request, caller)?;
+        Ok(caller)
+    }
+
+    /// Has a request hold the places of its caller until its answer is taken.
+    ///
+    /// # Errors
+    /// `rate-limited`, `overloaded`.
+    fn hold_places(&self, request: &HttpRequest, caller: CallerIdentity<'_>) -> Result<(), ApiError> {
+        let places = self.places_of(caller)?;
         if let Some(connection) = DetachableConnection::of_request(request) {
             connection.with_places(|held| held.caller = places);
         }
-        Ok(caller)
+        Ok(())
     }
 
     /// Does the same for a head alone, and returns the places.
@@ -198,6 +212,14 @@ impl ApiContext {
         scope: RequiredScope,
     ) -> Result<(CallerIdentity<'_>, CallerPlaces), ApiError> {
         let caller = CallerIdentity::authenticate(&self.config.callers, headers, scope)?;
+        Ok((caller, self.places_of(caller)?))
+    }
+
+    /// Takes the places of a request of this caller.
+    ///
+    /// # Errors
+    /// `rate-limited`, `overloaded`.
+    fn places_of(&self, caller: CallerIdentity<'_>) -> Result<CallerPlaces, ApiError> {
         let open = match caller.max_open().zip(self.open_by_caller.get(caller.index().unwrap_or(usize::MAX)))
         {
             Some((limit, open)) => Some(ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
@@ -212,7 +234,7 @@ impl ApiContext {
         };
         let share = self.request_share.acquire(caller.index(), 1);
         let share = share.ok_or(HubError::Overloaded("this caller's share of open requests"))?;
-        Ok((caller, CallerPlaces { open, share: Some(share) }))
+        Ok(CallerPlaces { open, share: Some(share) })
     }
 
     /// Returns true if another request would be answered at once.
@@ -237,6 +259,7 @@ impl ApiContext {
 /// Registers the callers' routes: `App::new().configure(http::configure(context))`.
 pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
+        kore_webhook::configure(&context, app);
         app.app_data(Data::from(context))
             // The router tries one pattern after the other, so that of nearly all requests comes first.
             .service(write_only(MESSAGES).route(web::post().to(messages::post)))

@@ -74,7 +74,12 @@ impl CallerRateLimits {
         if self.buckets.iter().all(Option::is_none) {
             return None;
         }
-        let (limit, bucket) = self.buckets.get(auth::caller_index(callers, headers)?)?.as_ref()?;
+        self.consume_of(auth::caller_index(callers, headers))
+    }
+
+    /// Counts a request of the caller with this index, if it has a bucket.
+    pub(super) fn consume_of(&self, caller: Option<usize>) -> Option<RateLimitStatus> {
+        let (limit, bucket) = self.buckets.get(caller?)?.as_ref()?;
         let status =
             RateLimitStatus { per_minute: *limit, remaining: 0, next_in: Duration::ZERO, refused: false };
         Some(match bucket.check() {

@@ -21,6 +21,7 @@ use super::api_error::{self, ApiError};
 use super::concurrency_limit::ConcurrencyPermit;
 use super::detachable_connection::DetachableConnection;
 use super::expectation::CountedRequest;
+use super::kore_webhook;
 use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::trace_context::TraceContext;
@@ -78,7 +79,7 @@ pub(super) async fn respond(
             None => work.await,
         }
     };
-    let mut response = answer(context, head, connection, trace, work).instrument(span).await;
+    let mut response = answer(context, route, head, connection, trace, work).instrument(span).await;
     if let Some(rate_limit) = rate_limit {
         rate_limit.write_headers(response.headers_mut());
     }
@@ -95,6 +96,7 @@ pub(super) async fn respond(
 
 async fn answer(
     context: &ApiContext,
+    route: &str,
     head: &RequestHead,
     connection: Option<&DetachableConnection>,
     trace: TraceContext,
@@ -113,7 +115,11 @@ async fn answer(
     });
     result.unwrap_or_else(|failure| {
         log(&failure, trace);
-        failure.response(head.uri.path(), trace)
+        if kore_webhook::is_route(route) {
+            kore_webhook::error_response(&failure, route, trace)
+        } else {
+            failure.response(head.uri.path(), trace)
+        }
     })
 }
 

@@ -30,7 +30,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["rtm", "webhook", "store", "domain", "config", "metrics", "tcp", "tls", "wall_clock"]),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("http", &["hub", "rhythm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    (
+        "http",
+        &["hub", "reply_content", "rhythm", "store", "domain", "config", "metrics", "telemetry", "runtime"],
+    ),
     (
         "hub",
         &["link", "rhythm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"],

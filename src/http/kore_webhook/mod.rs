@@ -1,0 +1,146 @@
+//! The door for callers of the platform's webhook channel, version 1 and 2 (protocol.md 9).
+//!
+//! Existing clients of that channel change the host name of their URLs and nothing else. So this folder speaks their
+//! protocol: paths, tokens, bodies, answers and errors. Behind it a call is a message like any other.
+//!
+//! ```text
+//!  client_token:  JWT ─► caller          call_request:  body ─► message
+//!  calls, polls:  message ─► hub ─► message              call_answer:  message ─► body
+//! ```
+//!
+//! A `pollId` names the message and what was told of it. So any replica answers a poll, and none of them remembers it.
+
+mod call_answer;
+mod call_request;
+mod calls;
+mod client_token;
+mod cors;
+mod error_form;
+mod poll_id;
+mod polls;
+
+use std::sync::Arc;
+
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
+
+use self::client_token::ClientToken;
+use super::ApiContext;
+use super::api_error::ApiError;
+use super::auth::CallerIdentity;
+use super::detachable_connection::DetachableConnection;
+use super::request_pipeline::{record, respond};
+use super::trace_context::TraceContext;
+use crate::config::{BotConfig, KoreWebhookConfig};
+use crate::domain::{ProblemKind, TraceId};
+
+pub(super) use self::error_form::error_response;
+
+/// Version 1 of the channel.
+pub(super) const V1: &str = "/chatbot/hooks/{bot}";
+/// Version 2 of the channel.
+pub(super) const V2: &str = "/chatbot/v2/webhook/{bot}";
+/// Polls of version 2.
+pub(super) const POLL: &str = "/chatbot/v2/webhook/{bot}/poll/{poll}";
+
+/// Instances of a channel share the first one's path. All of them are the same to the bridge.
+const INSTANCE: &str = "/hookInstance/{instance}";
+
+/// Returns whether a route belongs to this door.
+pub(super) fn is_route(route: &str) -> bool {
+    [V1, V2, POLL].contains(&route)
+}
+
+/// The version of the channel that a call uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ApiVersion {
+    V1,
+    V2,
+}
+
+/// A client of the channel whose token is valid.
+struct DoorClient<'c> {
+    bot: &'c Arc<BotConfig>,
+    door: &'c KoreWebhookConfig,
+    token: ClientToken<'c>,
+}
+
+/// Registers the routes of the door, if a bot has one.
+pub(super) fn configure(context: &ApiContext, app: &mut ServiceConfig) {
+    if context.config.bots.iter().all(|bot| bot.kore_webhook.is_none()) {
+        return;
+    }
+    for suffix in ["", INSTANCE] {
+        app.service(resource(&format!("{V1}{suffix}"), V1).route(web::post().to(calls::post_v1)))
+            .service(resource(&format!("{V2}{suffix}"), V2).route(web::post().to(calls::post_v2)));
+    }
+    app.service(resource(POLL, POLL).route(web::get().to(polls::get)));
+}
+
+/// Returns a resource that answers preflights, and refuses other methods in the platform's form.
+fn resource(path: &str, route: &'static str) -> actix_web::Resource {
+    web::resource(path)
+        .route(
+            web::route()
+                .guard(actix_web::guard::Options())
+                .to(move |context, request| cors::preflight(context, request, route)),
+        )
+        .default_service(web::to(move |context: Data<ApiContext>, request: HttpRequest| async move {
+            let failure = ApiError::new(ProblemKind::MethodNotAllowed, "The path does not take this method.");
+            super::request_pipeline::serve(&context, route, &request, async { Err(failure) }).await
+        }))
+}
+
+/// Answers a request of a client with the result of `work`, if its token is valid.
+async fn serve<'c, F>(
+    context: &'c ApiContext,
+    route: &'static str,
+    request: &'c HttpRequest,
+    work: impl FnOnce(DoorClient<'c>) -> F,
+) -> HttpResponse
+where
+    F: Future<Output = Result<HttpResponse, ApiError>>,
+{
+    let head = request.head();
+    let trace = TraceContext::from_headers(head.headers());
+    request.extensions_mut().insert(TraceId::from(trace));
+    let client = DoorClient::authenticate(context, request);
+    let caller = client.as_ref().map(|client| client.token.caller);
+    let rate_limit = caller.and_then(|caller| context.rate_limits.consume_of(caller.index()));
+    let work = async {
+        let client = client.ok_or_else(unauthorized)?;
+        context.hold_places(request, client.token.caller)?;
+        record("bot", &client.bot.name);
+        record("caller", &client.token.caller.name());
+        work(client).await.map(cors::allowed)
+    };
+    let connection = DetachableConnection::of_request(request);
+    respond(context, route, head, connection, trace, rate_limit, work).await
+}
+
+impl<'c> DoorClient<'c> {
+    /// Finds the client of a request: by the bot of its path, and its token. An unknown bot is like an unknown client.
+    fn authenticate(context: &'c ApiContext, request: &HttpRequest) -> Option<Self> {
+        let id = request.match_info().get("bot")?;
+        let callers = &context.config.callers;
+        let now = context.clock.now();
+        context.config.bots.iter().filter(|bot| bot.task_bot_id == id).find_map(|bot| {
+            let door = bot.kore_webhook.as_ref()?;
+            let token = ClientToken::verify(callers, &bot.name, request.headers(), now)?;
+            Some(Self { bot, door, token })
+        })
+    }
+
+    const fn caller(&self) -> CallerIdentity<'c> {
+        self.token.caller
+    }
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::new(
+        ProblemKind::Unauthorized,
+        "The JWT is missing, expired, or not of a client of this bot. Its `appId`, else its `iss`, names the client.",
+    )
+    .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
