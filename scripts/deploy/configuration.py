@@ -20,6 +20,7 @@ FILES = {
     "secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "webhook_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "headers": "X-Tenant: one\n",
+    "public_key": (ROOT / "tests/fixtures/rsa.public.pem").read_text(),
     "url": "rediss+sentinel://sentinel:26379/bridge",
 }
 # Values that ci/everything-values.yaml cannot say: it wants what they are anyway, or another excludes them.
@@ -37,7 +38,7 @@ UNSAID = {
     ("metrics", "podMonitor", "labels"),
 }
 # The keys that the chart sets itself.
-OWN = {"bots.NAME.name", "callers.NAME.name", "cluster.replica_id"}
+OWN = {"bots.NAME.name", "bots.NAME.kore_webhook.clients.NAME.id", "callers.NAME.name", "cluster.replica_id"}
 
 
 def bad_values_are_refused():
@@ -147,8 +148,11 @@ def keys():
 def places(node, path=""):
     """Every key of the configuration that the schema knows."""
     for key, inner in node["properties"].items():
+        named = inner.get("additionalProperties")
         if inner.get("properties"):
             yield from places(inner, f"{path}{key}.")
+        elif isinstance(named, dict) and named.get("properties"):
+            yield from places(named, f"{path}{key}.NAME.")
         else:
             yield f"{path}{key}"
 
@@ -174,6 +178,7 @@ def every_key_of_the_configuration_is_described():
     for key in keys():
         *table, last = key.split(".")
         heading = {"bots": "`[[bots]]`", "callers": "`[[callers]]`", "bots.NAME.webhook": "`[bots.webhook]`", "": "Top level"}
+        heading |= dict.fromkeys(("bots.NAME.kore_webhook", "bots.NAME.kore_webhook.clients"), "`[bots.kore_webhook]`")
         table = ".".join(table).removesuffix(".NAME")
         title = heading.get(table, f"`[{table}]`")
         section = next((section for section in sections if section.startswith(title)), "")

@@ -235,8 +235,9 @@ pub(super) fn check(diagnostics: &mut Diagnostics, bots: &[Arc<BotConfig>], call
         }
     }
     let mut known: BTreeMap<[u8; 32], &str> = BTreeMap::new();
-    for caller in callers.iter().filter(|caller| caller.kore_client.is_none()) {
-        if let Some(twin) = known.insert(caller.key_sha256, &caller.name) {
+    for caller in callers {
+        let Some(key) = caller.key_sha256 else { continue };
+        if let Some(twin) = known.insert(key, &caller.name) {
             diagnostics.error(
                 &format!("callers.{}.key_sha256", caller.name),
                 format!("is also the key of `{twin}`; give each caller its own key"),

@@ -1,27 +1,38 @@
 //! `[[callers]]`.
 
+use std::sync::Arc;
+
 use super::bots::bot_name;
+use super::caller_token;
 use super::config_value::ConfigValue;
 use super::parse::{self, InvalidValue, ParseResult, list, number, one_of};
+use super::proxy::SharedProxies;
 use super::secret;
 use super::section::Section;
 use super::webhooks::webhook_form;
-use super::{CallerConfig, CallerScopes};
+use super::{CallerConfig, CallerScopes, RateScope};
 use crate::domain::BotName;
 
+const RATE_SCOPES: [(&str, RateScope); 2] = [("replica", RateScope::Replica), ("fleet", RateScope::Fleet)];
+
 /// Reads one of `[[callers]]`. Returns `None` if a required key is missing or invalid.
-pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
+pub(super) fn caller(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<CallerConfig> {
     let name = section.required("name", "the caller's name in logs", |value| {
         let name = parse::text(value)?;
         BotName::new(&name).map(|name| name.as_str().to_owned()).map_err(|_| {
             InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
         })
     });
-    let key_sha256 = section.required(
-        "key_sha256",
-        "the hash of the caller's key; `rtm-bridge key new` prints both",
-        secret::sha256,
-    );
+    let key_sha256 = section.optional("key_sha256", secret::sha256);
+    let jwt = section.optional_section("jwt", |section| caller_token::token(section, proxies));
+    let path = section.key("key_sha256");
+    let [by_key, by_token] =
+        ["key_sha256", "jwt"].map(|key| section.diagnostics.was_given(&section.key(key)));
+    if !by_key && !by_token {
+        let what =
+            "is missing: the hash of the caller's key (`rtm-bridge key new` prints both), or a table `jwt`";
+        section.diagnostics.error(&path, what);
+    }
     let scopes = section.required(
         "scopes",
         "the routes that the caller may use: \"send\", \"read\", \"admin\"",
@@ -50,6 +61,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
     Some(CallerConfig {
         user_prefix: section.or("user_prefix", String::new(), parse::text),
         rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
+        rate_scope: section.or("rate_scope", RateScope::default(), one_of(&RATE_SCOPES)),
         max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
         max_open_messages: section.or("max_open_messages", 0, number(0..=1_000_000)),
         webhook_secrets: secrets.unwrap_or_default(),
@@ -57,7 +69,8 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
         kore_client: None,
         bots,
         name: name?,
-        key_sha256: key_sha256?,
+        key_sha256,
+        jwt: jwt.map(Arc::new),
         scopes: scopes?,
     })
 }
@@ -81,4 +94,25 @@ fn scopes(value: &ConfigValue) -> ParseResult<CallerScopes> {
         CallerScope::Read => CallerScopes { read: true, ..scopes },
         CallerScope::Admin => CallerScopes { admin: true, ..scopes },
     }))
+}
+
+impl CallerConfig {
+    /// Returns whether `other` has the same credentials, and may do all that this caller may do.
+    pub fn is_covered_by(&self, other: &Self) -> bool {
+        let bots = match (&self.bots, &other.bots) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(others)) => own.iter().all(|bot| others.contains(bot)),
+        };
+        let scopes = [
+            (self.scopes.send, other.scopes.send),
+            (self.scopes.read, other.scopes.read),
+            (self.scopes.admin, other.scopes.admin),
+        ];
+        self.key_sha256 == other.key_sha256
+            && self.jwt == other.jwt
+            && bots
+            && scopes.iter().all(|(own, others)| !own || *others)
+            && self.user_prefix.starts_with(&other.user_prefix)
+    }
 }

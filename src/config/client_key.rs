@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::JwtAlgorithm;
 use super::pem::with_line_ends;
+use super::verification_key::{InvalidVerificationKey, VerificationKey};
 
 /// A key with the one algorithm that it verifies. Its Debug output shows no key.
 #[derive(Clone)]
@@ -27,12 +28,12 @@ pub enum InvalidClientKey {
     /// A shared secret with an algorithm of public keys.
     #[error("a secret verifies HS256, HS384 and HS512 only; other algorithms need `public_key`")]
     Secret,
-    /// A public key with an algorithm of shared secrets.
-    #[error("a public key does not verify HS256, HS384 and HS512; they need `secret`")]
-    PublicKey,
-    /// No public key in PEM of the algorithm's kind.
-    #[error("is no public key in PEM (`-----BEGIN PUBLIC KEY-----`) for this algorithm")]
-    OtherKey,
+    /// A public key with an algorithm for another type of key.
+    #[error("does not fit `algorithm`, which is for another type of key")]
+    OtherType,
+    /// The text is no public key.
+    #[error(transparent)]
+    PublicKey(#[from] InvalidVerificationKey),
 }
 
 impl ClientKey {
@@ -51,31 +52,21 @@ impl ClientKey {
         Ok(Self { algorithm, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) })
     }
 
-    /// Returns the key for a public key in PEM. The default algorithm is RS256, ES256 or EdDSA, by the kind of the key.
+    /// Returns the key for a public key in PEM. The default algorithm is RS256, ES256 or EdDSA, by the type of the key.
     ///
     /// # Errors
-    /// [`InvalidClientKey::PublicKey`], [`InvalidClientKey::OtherKey`].
+    /// [`InvalidClientKey::PublicKey`], [`InvalidClientKey::OtherType`].
     pub(super) fn of_public_key(
         pem: &SecretString,
         algorithm: Option<Algorithm>,
     ) -> Result<Self, InvalidClientKey> {
-        if algorithm.is_some_and(is_shared) {
-            return Err(InvalidClientKey::PublicKey);
+        let key = VerificationKey::from_pem(pem.expose_secret())?;
+        let default = [Algorithm::RS256, Algorithm::ES256].into_iter().find(|default| key.fits(*default));
+        let algorithm = algorithm.or(default).unwrap_or(Algorithm::EdDSA);
+        if !key.fits(algorithm) {
+            return Err(InvalidClientKey::OtherType);
         }
-        let pem = with_line_ends(pem.expose_secret());
-        let pem = pem.as_bytes();
-        let kinds = [
-            (Algorithm::RS256, DecodingKey::from_rsa_pem as fn(&[u8]) -> _),
-            (Algorithm::ES256, DecodingKey::from_ec_pem),
-            (Algorithm::EdDSA, DecodingKey::from_ed_pem),
-        ];
-        let found = kinds.into_iter().find_map(|(default, read)| Some((default, read(pem).ok()?)));
-        let (default, key) = found.ok_or(InvalidClientKey::OtherKey)?;
-        let algorithm = algorithm.unwrap_or(default);
-        if kind_of(algorithm) != default {
-            return Err(InvalidClientKey::OtherKey);
-        }
-        Ok(Self { algorithm, key })
+        Ok(Self { algorithm, key: key.decoding_key().clone() })
     }
 
     /// Returns the key that verifies the JWTs of a bot's own app, or `None` for a key that cannot sign.
@@ -115,15 +106,6 @@ impl fmt::Debug for ClientKey {
 
 const fn is_shared(algorithm: Algorithm) -> bool {
     matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
-}
-
-/// Returns the algorithm that stands for all of the same kind of key.
-const fn kind_of(algorithm: Algorithm) -> Algorithm {
-    match algorithm {
-        Algorithm::ES256 | Algorithm::ES384 => Algorithm::ES256,
-        Algorithm::EdDSA => Algorithm::EdDSA,
-        _ => Algorithm::RS256,
-    }
 }
 
 #[cfg(test)]
@@ -177,9 +159,9 @@ mod tests {
         assert_eq!(secret(Algorithm::RS256), E::Secret);
         let public =
             |pem: &str, algorithm| ClientKey::of_public_key(&pem.into(), algorithm).map(drop).unwrap_err();
-        assert_eq!(public(PUBLIC, Some(Algorithm::HS256)), E::PublicKey);
-        assert_eq!(public(PUBLIC, Some(Algorithm::ES256)), E::OtherKey);
-        assert_eq!(public("no key", None), E::OtherKey);
+        assert_eq!(public(PUBLIC, Some(Algorithm::HS256)), E::OtherType);
+        assert_eq!(public(PUBLIC, Some(Algorithm::ES256)), E::OtherType);
+        assert_eq!(public("no key", None), E::PublicKey(InvalidVerificationKey::NotPem));
         assert!(!format!("{:?}", ClientKey::of_secret(&"s3cret".into(), None).unwrap()).contains("s3cret"));
     }
 }

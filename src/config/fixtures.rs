@@ -1,7 +1,7 @@
 //! Values that tests of several layers share.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests give valid values")]
 
-use super::{BotConfig, CallerConfig, CallerScopes, NoProxyList, PayloadFormat, ProxyConfig};
+use super::{BotConfig, CallerConfig, CallerScopes, NoProxyList, PayloadFormat, ProxyConfig, RateScope};
 use crate::domain::{BotName, Sha256};
 
 /// Returns a bot with every default.
@@ -13,7 +13,9 @@ pub fn bot(name: &str) -> BotConfig {
 pub fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
-        key_sha256: Sha256::digest(name),
+        key_sha256: Some(Sha256::digest(name)),
+        jwt: None,
+        rate_scope: RateScope::default(),
         scopes,
         bots: None,
         user_prefix: String::new(),

@@ -9,7 +9,8 @@ use super::parse::{self, boolean, duration, number, one_of};
 use super::secret;
 use super::section::Section;
 use super::{
-    BotConfig, CallerConfig, CallerScopes, Config, KoreClient, KoreWebhookConfig, PayloadFormat, V1TextForm,
+    BotConfig, CallerConfig, CallerScopes, Config, KoreClient, KoreWebhookConfig, PayloadFormat, RateScope,
+    V1TextForm,
 };
 
 /// The algorithms of clients' JWTs. The JWTs of a client have one of them.
@@ -55,15 +56,10 @@ impl Config {
         self.callers.extend(doors.flat_map(|door| door.clients.iter().cloned()));
     }
 
-    /// Returns whether any caller has a key.
-    pub fn has_keys(&self) -> bool {
-        has_keys(&self.callers)
+    /// Returns whether there are callers beside clients of the webhook channel.
+    pub fn has_callers(&self) -> bool {
+        self.callers.iter().any(|caller| caller.kore_client.is_none())
     }
-}
-
-/// Returns whether any of these callers has a key. Clients of the webhook channel have none.
-pub fn has_keys(callers: &[CallerConfig]) -> bool {
-    callers.iter().any(|caller| caller.kore_client.is_none())
 }
 
 /// Returns a client without limits.
@@ -71,11 +67,13 @@ fn client(bot: &BotConfig, id: String, key: ClientKey) -> CallerConfig {
     CallerConfig {
         // No name of `[[callers]]` has a slash.
         name: format!("{}/{id}", bot.name),
-        key_sha256: [0; 32],
+        key_sha256: None,
+        jwt: None,
         scopes: CallerScopes { send: true, read: true, admin: false },
         bots: Some(vec![bot.name.clone()]),
         user_prefix: String::new(),
         rate_per_minute: 0,
+        rate_scope: RateScope::default(),
         max_open_requests: 0,
         max_open_messages: 0,
         webhook_secrets: Vec::new(),

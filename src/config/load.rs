@@ -81,7 +81,7 @@ where
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
 pub fn keys() -> BTreeSet<String> {
     /// A document with every table. Their missing keys do not matter.
-    const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {}, kore_webhook = { clients = [{}] } }]\ncallers = [{ name = \"NAME\" }]";
+    const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {}, kore_webhook = { clients = [{ name = \"NAME\" }] } }]\ncallers = [{ name = \"NAME\", jwt = {} }]";
     let mut diagnostics = Diagnostics::default();
     if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
         let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
@@ -131,7 +131,7 @@ fn config(root: &mut Section<'_>, has_file: bool, env: &variables::VariableMap) 
         cluster: root.section("cluster", cluster),
         reply: root.section("reply", reply),
         bots: root.tables("bots", |section| bots::bot(section, &proxies)),
-        callers: root.tables("callers", callers::caller),
+        callers: root.tables("callers", |section| callers::caller(section, &proxies)),
         webhooks: root.section("webhooks", |section| webhooks::webhooks(section, &proxies)),
         log: root.section("log", log),
     };

@@ -6,6 +6,7 @@
 mod address;
 mod assertion;
 mod bots;
+mod caller_token;
 mod callers;
 mod certificates;
 mod client_key;
@@ -34,6 +35,7 @@ mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
+mod verification_key;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -48,15 +50,16 @@ use url::Url;
 
 use crate::domain::{BotName, JsonObject, UrlPattern};
 
+pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use client_key::{ClientKey, InvalidClientKey};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
-pub use kore_webhook::has_keys;
 pub use load::{environment, keys, load, read};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
+pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.
 #[derive(Debug, Clone)]
@@ -400,13 +403,25 @@ pub struct LegacySignature {
     pub secret: SecretString,
 }
 
+/// Where a rate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateScope {
+    /// On each replica alone.
+    #[default]
+    Replica,
+    /// On all replicas together.
+    Fleet,
+}
+
 /// One of `[[callers]]`.
 #[derive(Debug, Clone)]
 pub struct CallerConfig {
     /// The name in debug logs. Idempotency keys of different names are separate.
     pub name: String,
-    /// The SHA-256 of the caller's key.
-    pub key_sha256: [u8; 32],
+    /// The SHA-256 of the caller's key, or `None` for a caller by token alone.
+    pub key_sha256: Option<[u8; 32]>,
+    /// The tokens that the caller may show.
+    pub jwt: Option<Arc<CallerTokenConfig>>,
     /// The scopes of the key.
     pub scopes: CallerScopes,
     /// The bots that the caller may use. Empty for every bot.
@@ -415,6 +430,8 @@ pub struct CallerConfig {
     pub user_prefix: String,
     /// The largest number of requests per minute; 0 for no limit.
     pub rate_per_minute: u32,
+    /// Where `rate_per_minute` holds.
+    pub rate_scope: RateScope,
     /// The largest number of concurrent requests; 0 for no limit.
     pub max_open_requests: u32,
     /// The largest number of its messages that have not ended; 0 for no limit.
@@ -423,7 +440,7 @@ pub struct CallerConfig {
     pub webhook_secrets: Vec<SecretString>,
     /// The format of its callbacks.
     pub webhook_form: PayloadFormat,
-    /// The client of the webhook channel that the caller is. It has no key then, and `key_sha256` is zero.
+    /// The client of the webhook channel that the caller is. It has no other credentials then.
     pub kore_client: Option<KoreClient>,
 }
 

@@ -109,7 +109,8 @@ pub(super) struct SharedProxies {
 }
 
 impl SharedProxies {
-    fn of_scheme(&self, scheme: &str) -> Option<&Arc<ProxyConfig>> {
+    /// Returns the proxy for addresses of this scheme.
+    pub(super) fn of_scheme(&self, scheme: &str) -> Option<&Arc<ProxyConfig>> {
         if scheme == "http" { self.http.as_ref() } else { self.https.as_ref() }
     }
 

@@ -7,6 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// The places of callers in a share. Callers beyond them share places, so that the memory of a share is bounded.
+pub const CALLER_PLACES: usize = 1024;
+
 /// A limited resource and its holders. Its unit is up to the user of this type: places or bytes.
 #[derive(Debug)]
 pub struct FairShare {

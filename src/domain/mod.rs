@@ -41,7 +41,7 @@ pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
 };
 pub use event_kind::EventKind;
-pub use fair_share::{FairShare, SharePermit};
+pub use fair_share::{CALLER_PLACES, FairShare, SharePermit};
 pub use http_date::{parse_http_date, parse_retry_after};
 pub use journal_entry::{EntryBody, GapReason, JournalEntry};
 pub use journal_page::{

@@ -79,7 +79,7 @@ async fn tell_connection(
 
 /// Matches requests for a host that is served. The others end in [`no_route`].
 fn served(local_only: bool) -> impl Guard {
-    fn_guard(move |request| !local_only || local_host::check(&[], request.head()).is_ok())
+    fn_guard(move |request| !local_only || local_host::check(request.head()).is_ok())
 }
 
 #[derive(Serialize)]
@@ -157,7 +157,7 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 
 async fn no_route(admin: Data<AdminContext>, request: HttpRequest) -> HttpResponse {
     if admin.local_only
-        && let Err(failure) = local_host::check(&[], request.head())
+        && let Err(failure) = local_host::check(request.head())
     {
         return problem_response(&request, &failure);
     }

@@ -28,7 +28,7 @@ pub(super) async fn post(context: Data<ApiContext>, request: HttpRequest, payloa
 /// `forbidden`, `not-found`, `unsupported-media-type`, `payload-too-large`; `draining`.
 pub(super) fn check_head<'c>(
     context: &'c ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     uri: &Uri,
     headers: &HeaderMap,
     errors: &mut FieldErrors,
@@ -49,15 +49,15 @@ async fn upload(
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
-    let checked = check_head(context, caller, request.uri(), request.headers(), &mut errors)?;
+    let checked = check_head(context, &caller, request.uri(), request.headers(), &mut errors)?;
     let (Some((address, head)), true) = (checked, errors.is_empty()) else {
         return Err(ApiError::from(errors).closing_connection());
     };
     let ConversationAddress { conversation, bot } = address;
     record("bot", &bot.name);
     record("caller", &caller.name());
-    let _places = context.upload_shares.acquire(caller.index(), &bot.name).map_err(refused)?;
-    let memory = context.memory().acquire(caller.index(), memory_of(request.headers()));
+    let _places = context.upload_shares.acquire(caller.holder(), &bot.name).map_err(refused)?;
+    let memory = context.memory().acquire(caller.holder(), memory_of(request.headers()));
     let memory = memory.ok_or(HubError::Overloaded("memory of requests")).map_err(refused)?;
     if let Some(connection) = DetachableConnection::of_request(request) {
         connection.allow_body(bot.max_attachment_bytes);

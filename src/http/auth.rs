@@ -4,12 +4,15 @@
 //! everything outside its configuration, whether it exists or not. Only then may an answer be 404. So no caller can
 //! find out the names of other bots.
 
+use std::fmt;
+use std::sync::Arc;
+
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
-use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::api_error::ApiError;
-use crate::config;
-use crate::domain::{BotName, ProblemKind, Sha256, UserId};
+use super::caller_table::{CallerEntry, CallerTable};
+use crate::config::{CallerConfig, CallerScopes};
+use crate::domain::{BotName, ProblemKind, UserId};
 
 /// The scope that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,159 +26,225 @@ pub(super) enum RequiredScope {
 }
 
 /// The caller of a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum CallerIdentity<'c> {
-    /// The configuration has no callers with keys, so every request is allowed. Only a loopback listener may run so.
+#[derive(Clone, Debug)]
+pub(super) enum CallerIdentity {
+    /// The configuration has no callers, so every request is allowed. Only a loopback listener may run so.
     Anonymous,
     /// One of `[[callers]]`.
-    Known {
-        /// Its configuration.
-        caller: &'c config::CallerConfig,
-        /// Its index in `[[callers]]`.
-        index: usize,
-    },
+    Known(Arc<KnownCaller>),
 }
 
-impl<'c> CallerIdentity<'c> {
-    /// Finds the caller of the `Authorization` header's key and checks its scope.
+/// A caller with the rights of its credentials.
+#[derive(Debug)]
+pub(super) struct KnownCaller {
+    entry: Arc<CallerEntry>,
+    rights: CallerRights,
+}
+
+/// The rights that the credentials of a request give.
+#[derive(Clone, Debug)]
+pub(super) struct CallerRights {
+    /// The name in logs. Each name has its own idempotency keys.
+    pub(super) name: Box<str>,
+    /// The scopes.
+    pub(super) scopes: CallerScopes,
+    /// The bots, or `None` for every bot.
+    pub(super) bots: Option<Vec<BotName>>,
+    /// The only user, or `None` for each user with the caller's prefix.
+    pub(super) user: Option<UserId>,
+    /// The kind of credentials, for refusals.
+    pub(super) credential: Credential,
+}
+
+/// The kind of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Credential {
+    /// A caller's key.
+    Key,
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+        })
+    }
+}
+
+impl CallerRights {
+    /// Returns the rights of a caller's key.
+    pub(super) fn of_key(config: &CallerConfig) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            scopes: config.scopes,
+            bots: config.bots.clone(),
+            user: None,
+            credential: Credential::Key,
+        }
+    }
+}
+
+impl CallerIdentity {
+    /// Creates the identity of a caller with these rights.
+    pub(super) fn new(entry: Arc<CallerEntry>, rights: CallerRights) -> Self {
+        Self::Known(Arc::new(KnownCaller { entry, rights }))
+    }
+
+    /// Finds the caller of the `Authorization` header's key.
     ///
     /// # Errors
-    /// `unauthorized`, `forbidden`.
-    pub(super) fn authenticate(
-        callers: &'c [config::CallerConfig],
-        headers: &HeaderMap,
-        scope: RequiredScope,
-    ) -> Result<Self, ApiError> {
-        if !config::has_keys(callers) {
+    /// [`AuthRefusal`].
+    pub(super) fn identify(callers: &CallerTable, headers: &HeaderMap) -> Result<Self, AuthRefusal> {
+        if callers.is_empty() {
             return Ok(Self::Anonymous);
         }
-        let (index, caller) =
-            bearer_key(headers).and_then(|key| find_by_key(callers, key)).ok_or_else(|| {
-                unauthorized(
-                    "The key is missing or unknown. Send a caller's key as `Authorization: Bearer KEY`.",
-                )
-            })?;
+        let key = bearer_credentials(headers).ok_or(AuthRefusal::NoKey)?;
+        callers.find_by_key(key).cloned().ok_or(AuthRefusal::NoKey)
+    }
+
+    /// Checks that the caller has a scope.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn check_scope(&self, scope: RequiredScope) -> Result<(), ApiError> {
+        let Some(rights) = self.rights() else { return Ok(()) };
         let (covered, name) = match scope {
-            RequiredScope::Send => (caller.scopes.send, "send"),
-            RequiredScope::Read => (caller.scopes.read, "read"),
-            RequiredScope::Admin => (caller.scopes.admin, "admin"),
+            RequiredScope::Send => (rights.scopes.send, "send"),
+            RequiredScope::Read => (rights.scopes.read, "read"),
+            RequiredScope::Admin => (rights.scopes.admin, "admin"),
         };
         if covered {
-            Ok(Self::Known { caller, index })
-        } else {
-            Err(forbidden(format!(
-                "This key lacks the scope `{name}`. Use another key, or have the scope added."
-            )))
+            return Ok(());
+        }
+        let credential = rights.credential;
+        Err(forbidden(format!(
+            "This {credential} lacks the scope `{name}`. Use another {credential}, or have the scope added."
+        )))
+    }
+
+    fn rights(&self) -> Option<&CallerRights> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known(known) => Some(&known.rights),
+        }
+    }
+
+    /// Returns the caller with its counters, or `None` without callers.
+    pub(super) fn entry(&self) -> Option<&Arc<CallerEntry>> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known(known) => Some(&known.entry),
         }
     }
 
     /// Returns the caller's name. Each caller has its own idempotency keys.
-    pub(super) fn name(self) -> &'c str {
-        match self {
-            Self::Anonymous => "anonymous",
-            Self::Known { caller, .. } => &caller.name,
-        }
+    pub(super) fn name(&self) -> &str {
+        self.rights().map_or("anonymous", |rights| &rights.name)
     }
 
-    /// Returns the caller's index in the configuration.
-    pub(super) const fn index(self) -> Option<usize> {
-        match self {
-            Self::Anonymous => None,
-            Self::Known { index, .. } => Some(index),
-        }
+    /// Returns the caller's place in shares, or `None` if it shares with no other.
+    pub(super) fn holder(&self) -> Option<usize> {
+        self.entry()?.holder()
     }
 
     /// Returns the limit of open requests, or `None` without a limit.
-    pub(super) fn max_open(self) -> Option<usize> {
-        match self {
-            Self::Known { caller, .. } if caller.max_open_requests > 0 => {
-                usize::try_from(caller.max_open_requests).ok()
-            }
-            _ => None,
-        }
+    pub(super) fn max_open(&self) -> Option<usize> {
+        let limit = self.entry()?.config.max_open_requests;
+        usize::try_from(limit).ok().filter(|limit| *limit > 0)
     }
 
     /// Returns the name that signs the caller's callbacks, or `None` without secrets.
-    pub(super) fn signer(self) -> Option<&'c str> {
-        match self {
-            Self::Known { caller, .. } if !caller.webhook_secrets.is_empty() => Some(&caller.name),
-            _ => None,
-        }
+    pub(super) fn signer(&self) -> Option<&str> {
+        let config = &self.entry()?.config;
+        (!config.webhook_secrets.is_empty()).then_some(&*config.name)
     }
 
-    /// Returns the bots of the caller's configuration, or `None` if it may use all bots.
-    pub(super) fn bots(self) -> Option<&'c [BotName]> {
-        match self {
-            Self::Anonymous => None,
-            Self::Known { caller, .. } => caller.bots.as_deref(),
-        }
+    /// Returns the bots that the caller may use, or `None` if it may use all bots.
+    pub(super) fn bots(&self) -> Option<&[BotName]> {
+        self.rights()?.bots.as_deref()
     }
 
     /// Returns the prefix that the caller's users must have.
-    pub(super) fn user_prefix(self) -> &'c str {
-        match self {
-            Self::Anonymous => "",
-            Self::Known { caller, .. } => &caller.user_prefix,
-        }
+    pub(super) fn user_prefix(&self) -> &str {
+        self.entry().map_or("", |entry| &entry.config.user_prefix)
     }
 
-    /// Refuses a bot outside the caller's configuration, whether the bot exists or not.
+    /// Refuses a bot outside the caller's rights, whether the bot exists or not.
     ///
     /// # Errors
     /// `forbidden`.
-    pub(super) fn check_bot(self, bot: &str) -> Result<(), ApiError> {
-        match self {
-            Self::Known { caller: config::CallerConfig { bots: Some(bots), .. }, .. }
+    pub(super) fn check_bot(&self, bot: &str) -> Result<(), ApiError> {
+        match self.rights() {
+            Some(CallerRights { bots: Some(bots), credential, .. })
                 if !bots.iter().any(|known| known.as_str() == bot) =>
             {
-                Err(forbidden(
-                    "This key does not cover this bot. Choose another bot with `?bot=NAME`.".to_owned(),
-                ))
+                Err(forbidden(format!(
+                    "This {credential} does not cover this bot. Choose another bot with `?bot=NAME`."
+                )))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses a user without the caller's prefix.
+    /// Refuses a user without the caller's prefix, and any other user than the only one.
     ///
     /// # Errors
     /// `forbidden`.
-    pub(super) fn check_user(self, user: &UserId) -> Result<(), ApiError> {
-        match self {
-            Self::Known { caller, .. } if !user.as_str().starts_with(&caller.user_prefix) => Err(forbidden(
-                "This key does not cover this user. Use a user with the prefix of this key.".to_owned(),
+    pub(super) fn check_user(&self, user: &UserId) -> Result<(), ApiError> {
+        let Some(rights) = self.rights() else { return Ok(()) };
+        if rights.user.as_ref().is_some_and(|only| only != user) {
+            return Err(forbidden(
+                "This token is for another user. The path must name the user of the token.".to_owned(),
+            ));
+        }
+        if user.as_str().starts_with(self.user_prefix()) {
+            return Ok(());
+        }
+        let credential = rights.credential;
+        Err(forbidden(format!(
+            "This {credential} does not cover this user. Use a user with the prefix of this {credential}."
+        )))
+    }
+
+    /// Refuses a caller whose credentials are for one user, for a route about several users.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn check_covers_users(&self) -> Result<(), ApiError> {
+        match self.rights() {
+            Some(CallerRights { user: Some(_), .. }) => Err(forbidden(
+                "This token is for one user, and this route is about all users. Use a key, or a token without a user."
+                    .to_owned(),
             )),
             _ => Ok(()),
         }
     }
 }
 
-/// Returns the index of the caller with this key, regardless of its scopes.
-pub(super) fn caller_index(callers: &[config::CallerConfig], headers: &HeaderMap) -> Option<usize> {
-    bearer_key(headers).and_then(|key| find_by_key(callers, key)).map(|(index, _)| index)
+/// Why a request has no caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AuthRefusal {
+    /// Its key is missing or unknown.
+    NoKey,
+}
+
+impl From<AuthRefusal> for ApiError {
+    fn from(refusal: AuthRefusal) -> Self {
+        match refusal {
+            AuthRefusal::NoKey => unauthorized(
+                "The key is missing or unknown. Send a caller's key as `Authorization: Bearer KEY`.",
+            ),
+        }
+    }
 }
 
 /// Returns the credentials of the only `Authorization: Bearer` header (RFC 6750). The scheme's case is ignored.
-pub(super) fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer_credentials(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
     let key = key.trim_ascii();
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
-}
-
-/// Finds a caller by its key. The comparison always covers all callers and all bytes, so its duration reveals nothing.
-fn find_by_key<'c>(
-    callers: &'c [config::CallerConfig],
-    key: &[u8],
-) -> Option<(usize, &'c config::CallerConfig)> {
-    let presented = Sha256::digest(key);
-    let mut found = u64::MAX;
-    for (index, caller) in (0_u64..).zip(callers) {
-        found.conditional_assign(&index, presented.ct_eq(&caller.key_sha256));
-    }
-    let index = usize::try_from(found).ok()?;
-    Some((index, callers.get(index)?))
 }
 
 fn unauthorized(detail: &'static str) -> ApiError {
@@ -188,8 +257,20 @@ fn forbidden(detail: String) -> ApiError {
 }
 
 #[cfg(test)]
+impl CallerIdentity {
+    /// Returns the identity of the key of a single caller.
+    pub(super) fn single(config: &CallerConfig) -> Self {
+        let table = CallerTable::new(std::slice::from_ref(config));
+        let entry = table.entries().next().unwrap();
+        Self::new(Arc::clone(entry), CallerRights::of_key(config))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::fixtures;
+    use crate::domain::Sha256;
 
     fn headers(values: &[&'static str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -201,21 +282,23 @@ mod tests {
 
     #[test]
     fn header_with_one_bearer_key_is_read() {
-        assert_eq!(bearer_key(&headers(&["Bearer abc"])), Some(&b"abc"[..]));
-        assert_eq!(bearer_key(&headers(&["bEARER   abc "])), Some(&b"abc"[..]));
+        assert_eq!(bearer_credentials(&headers(&["Bearer abc"])), Some(&b"abc"[..]));
+        assert_eq!(bearer_credentials(&headers(&["bEARER   abc "])), Some(&b"abc"[..]));
         for bad in [&[][..], &[""], &["Bearer"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer a"]] {
-            assert_eq!(bearer_key(&headers(bad)), None, "{bad:?}");
+            assert_eq!(bearer_credentials(&headers(bad)), None, "{bad:?}");
         }
     }
 
     #[test]
     fn key_finds_its_caller() {
-        let caller = |name: &str, key: &str| config::CallerConfig {
-            key_sha256: Sha256::digest(key),
-            ..config::fixtures::caller(name, config::CallerScopes::default())
+        let caller = |name: &str, key: &str| CallerConfig {
+            key_sha256: Some(Sha256::digest(key)),
+            ..fixtures::caller(name, CallerScopes::default())
         };
-        let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
-        let name = |key: &str| find_by_key(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());
+        let tokens_only = CallerConfig { key_sha256: None, ..caller("d", "") };
+        let callers =
+            CallerTable::new(&[caller("a", "one"), caller("b", "two"), tokens_only, caller("c", "three")]);
+        let name = |key: &str| callers.find_by_key(key.as_bytes()).map(CallerIdentity::name);
         assert_eq!(name("one"), Some("a"));
         assert_eq!(name("three"), Some("c"));
         assert_eq!(name("two "), None);

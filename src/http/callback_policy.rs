@@ -14,7 +14,7 @@ const MAX_NAMED_PATTERNS: usize = 20;
 /// `callback-refused`, with the allowed patterns.
 pub(super) fn check(
     callback: Callback,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     bot: &BotConfig,
     allowed: &[UrlPattern],
 ) -> Result<Callback, ApiError> {
@@ -78,7 +78,7 @@ mod tests {
 
     fn try_check(
         url: &str,
-        caller: CallerIdentity<'_>,
+        caller: &CallerIdentity,
         bot: &BotConfig,
         allowed: &[&str],
     ) -> Result<Option<Box<str>>, String> {
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn callback_is_signed_by_caller_else_bot_else_refused() {
         let (crm, mute) = (caller(true), caller(false));
-        let known = |caller| CallerIdentity::Known { caller, index: 0 };
+        let known = CallerIdentity::single;
         let (url, allowed) = ("https://h.example/in", &["https://h.example/"][..]);
-        let signs = |caller, signing| try_check(url, caller, &bot(signing), allowed);
+        let signs = |caller, signing| try_check(url, &caller, &bot(signing), allowed);
         assert_eq!(signs(known(&crm), true), Ok(Some("crm".into())));
         assert_eq!(signs(known(&crm), false), Ok(Some("crm".into())));
         assert_eq!(signs(known(&mute), true), Ok(None));
@@ -111,7 +111,7 @@ mod tests {
     fn refusal_lists_the_allowed_patterns() {
         let bot = bot(true);
         let refusal = |url: &str, allowed: &[&str]| {
-            try_check(url, CallerIdentity::Anonymous, &bot, allowed).unwrap_err()
+            try_check(url, &CallerIdentity::Anonymous, &bot, allowed).unwrap_err()
         };
         assert!(refusal("https://h.example/", &[]).contains("`webhooks.allowed` is empty"));
         let both = ["https://*.example/in", "http://localhost:9/"];

@@ -32,7 +32,7 @@ impl<'c> ConversationAddress<'c> {
     /// `forbidden` outside the caller's configuration, then `not-found` for a bot without configuration.
     pub(super) fn read(
         config: &'c Config,
-        caller: CallerIdentity<'_>,
+        caller: &CallerIdentity,
         uri: &Uri,
         errors: &mut FieldErrors,
     ) -> Result<Option<Self>, ApiError> {
@@ -45,7 +45,7 @@ impl<'c> ConversationAddress<'c> {
     /// As [`Self::read`].
     pub(super) fn read_with<'q, const N: usize>(
         config: &'c Config,
-        caller: CallerIdentity<'_>,
+        caller: &CallerIdentity,
         uri: &'q Uri,
         names: [&'static str; N],
         errors: &mut FieldErrors,
@@ -58,7 +58,7 @@ impl<'c> ConversationAddress<'c> {
     /// Chooses the bot and checks the caller's rights. `bot` is `Err` if the query has an error.
     fn choose(
         config: &'c Config,
-        caller: CallerIdentity<'_>,
+        caller: &CallerIdentity,
         path: &str,
         bot: Result<Option<Cow<'_, str>>, ()>,
         errors: &mut FieldErrors,

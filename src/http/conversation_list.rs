@@ -61,7 +61,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
         errors.record("query/after", place)
     });
     let limit = limit.map_or(Some(DEFAULT_LIMIT), |limit| errors.record("query/limit", parse_limit(&limit)));
-    let query = visible(caller, bot)?;
+    let query = visible(&caller, bot)?;
     let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(errors.into()) };
     record("caller", &caller.name());
     let now = context.clock.now();
@@ -116,7 +116,7 @@ impl<'a> ListedView<'a> {
 ///
 /// # Errors
 /// `forbidden` for a bot outside the configuration of the caller.
-fn visible(caller: CallerIdentity<'_>, bot: Option<BotName>) -> Result<ConversationQuery, ApiError> {
+fn visible(caller: &CallerIdentity, bot: Option<BotName>) -> Result<ConversationQuery, ApiError> {
     if let Some(bot) = &bot {
         caller.check_bot(bot.as_str())?;
     }

@@ -61,7 +61,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     }
     let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
@@ -83,11 +83,11 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
-    end_session(context, caller, request, bot, conversation).await?;
+    end_session(context, &caller, request, bot, conversation).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -97,14 +97,14 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
 /// The problem of that message, and `platform-unavailable` if it has not ended in time.
 pub(super) async fn end_session(
     context: &ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
     bot: &BotConfig,
     conversation: ConversationId,
 ) -> Result<Message, ApiError> {
     let accept = AcceptRequest {
         max_open: bot.max_open_messages,
-        ..end_request(context, caller, request, conversation, SessionRequest::Close)?
+        ..end_request(context, &caller, request, conversation, SessionRequest::Close)?
     };
     let message = context.hub.post(accept, Some(CLOSE_WAIT)).await?.message;
     match &message.progress.outcome {
@@ -124,13 +124,13 @@ pub(super) async fn end_session(
 async fn erase_all(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
     let accept = AcceptRequest {
         max_open: bot.max_open_messages + ERASURES,
-        ..end_request(context, caller, request, conversation, SessionRequest::Erase)?
+        ..end_request(context, &caller, request, conversation, SessionRequest::Erase)?
     };
     match context.hub.erase(accept, ERASE_WAIT).await {
         Ok(()) => {
@@ -149,7 +149,7 @@ async fn erase_all(context: &ApiContext, request: &HttpRequest) -> Result<HttpRe
 /// Returns the message that ends a conversation, without a place in its lane.
 fn end_request(
     context: &ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
     conversation: ConversationId,
     session: SessionRequest,
@@ -166,7 +166,7 @@ fn end_request(
         resend: ResendPolicy::Never,
         callback: None,
         trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
-        caller: context.sharing_caller(caller),
+        caller: caller.entry().and_then(|entry| entry.sharing_name.clone()),
     };
     Ok(AcceptRequest {
         id,

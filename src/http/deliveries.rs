@@ -39,7 +39,7 @@ pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> Http
     let work = async {
         let caller = context.authorize(&request, RequiredScope::Admin)?;
         without_query(request.query_string())?;
-        json_response(StatusCode::OK, &find(&context, caller, &request).await?)
+        json_response(StatusCode::OK, &find(&context, &caller, &request).await?)
     };
     serve(&context, DELIVERY, &request, work).await
 }
@@ -73,7 +73,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
         )
     });
     let limit = limit.map_or(Some(DEFAULT_LIMIT), |limit| errors.record("query/limit", parse_limit(&limit)));
-    let visible = visible(caller, bot, user)?;
+    let visible = visible(&caller, bot, user)?;
     let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(errors.into()) };
     record("caller", &caller.name());
     // No delivery of a message is older, which bounds the search.
@@ -86,7 +86,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 async fn queue_again(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
     without_query(request.query_string())?;
-    let id = find(context, caller, request).await?.new.id;
+    let id = find(context, &caller, request).await?.new.id;
     match context.hub.redeliver(id).await.map_err(redeliver_failure)? {
         RedeliverResult::Queued | RedeliverResult::InFlight => {}
         RedeliverResult::Unknown => return Err(no_delivery()),
@@ -99,7 +99,7 @@ async fn queue_again(context: &ApiContext, request: &HttpRequest) -> Result<Http
 /// Returns the delivery of the path if this caller may see it.
 async fn find(
     context: &ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
 ) -> Result<Delivery, ApiError> {
     // A malformed id gets the same answer as an unknown one.
@@ -107,7 +107,7 @@ async fn find(
     let id: DeliveryId = id.ok_or_else(no_delivery)?;
     record("caller", &caller.name());
     let delivery = context.hub.delivery(id).await.map_err(read_failure)?;
-    let visible = visible(caller, None, None)?;
+    let visible = visible(&caller, None, None)?;
     let delivery = delivery.filter(|delivery| visible.covers(&delivery.new.conversation));
     let delivery = delivery.ok_or_else(no_delivery)?;
     record("bot", delivery.new.conversation.bot());
@@ -119,7 +119,7 @@ async fn find(
 /// # Errors
 /// `forbidden` for a bot or a user outside the configuration of the caller.
 fn visible(
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     bot: Option<BotName>,
     user: Option<UserId>,
 ) -> Result<DeliveryQuery, ApiError> {

@@ -55,7 +55,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     let mut errors = FieldErrors::default();
     let (address, [after, limit, types]) = ConversationAddress::read_with(
         &context.config,
-        caller,
+        &caller,
         request.uri(),
         ["after", "limit", "types"],
         &mut errors,
@@ -81,7 +81,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         if request.method() == Method::HEAD {
             return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
         }
-        let body = open_stream(context, caller, request, conversation, after, filter).await?.into_body();
+        let body = open_stream(context, &caller, request, conversation, after, filter).await?.into_body();
         if let Some(connection) = DetachableConnection::detachable(request) {
             return Ok(stream_head().force_close().body(connection.detaching_body(body)));
         }
@@ -125,7 +125,7 @@ fn events_page<'a>(
 /// Opens a stream. Its first page is read before the response, so that an early failure becomes a normal refusal.
 async fn open_stream(
     context: &Data<ApiContext>,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
     conversation: ConversationId,
     after: ReadStart,
@@ -133,12 +133,12 @@ async fn open_stream(
 ) -> Result<EventStream, ApiError> {
     let all = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
         .ok_or(HubError::Overloaded("open event streams"))?;
-    let share = context.stream_share.acquire(caller.index(), 1);
+    let share = context.stream_share.acquire(caller.holder(), 1);
     let share = share.ok_or(HubError::Overloaded("this caller's share of open event streams"))?;
     // A stream is counted as a stream only, but among all that its caller has open.
     let places = DetachableConnection::of_request(request)
         .map(|connection| connection.with_places(|places| std::mem::take(&mut places.caller)));
-    let mut memory = StreamMemory::acquire(&context.memory, caller.index())?;
+    let mut memory = StreamMemory::acquire(&context.memory, caller.holder())?;
     let subscription = context.hub.subscribe(&conversation).await?;
     let first = memory.read(&context.hub, &conversation, after).await?;
     let feed = StreamFeed::new(conversation.clone(), filter, first, fastrand::u32(RECONNECT_MILLIS));

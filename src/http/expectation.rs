@@ -8,31 +8,61 @@ use actix_web::body::BoxBody;
 use actix_web::http::Method;
 
 use super::api_error::{ApiError, FieldErrors};
-use super::auth::RequiredScope;
+use super::auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use super::conversation_address::ConversationAddress;
 use super::detachable_connection::DetachableConnection;
 use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::request_body;
 use super::request_pipeline::respond;
+use super::request_places::CallerPlaces;
 use super::trace_context::TraceContext;
 use super::{ATTACHMENTS, ApiContext, MESSAGES, OTHER, REDRIVE, attachments};
 use crate::hub::HubError;
 
-/// The count of a request whose head was checked here. Its handler must not count it again.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CountedRequest(pub(super) Option<RateLimitStatus>);
+/// A request that was counted in the rate of its caller. It is counted once, when its head is checked.
+#[derive(Clone, Debug)]
+pub(super) struct CountedRequest {
+    /// Its caller.
+    pub(super) caller: Result<CallerIdentity, AuthRefusal>,
+    /// The rate of the caller.
+    pub(super) rate_limit: Option<RateLimitStatus>,
+}
+
+impl CountedRequest {
+    /// Refuses a request for another host if the bridge has no callers.
+    ///
+    /// # Errors
+    /// `misdirected-request`.
+    pub(super) fn check_host(&self, head: &RequestHead) -> Result<(), ApiError> {
+        match self.caller {
+            Ok(CallerIdentity::Anonymous) => local_host::check(head),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the caller with the places of its request, after a check of its scope.
+    fn admit(
+        &self,
+        context: &ApiContext,
+        scope: RequiredScope,
+    ) -> Result<(CallerIdentity, CallerPlaces), ApiError> {
+        let caller = self.caller.clone()?;
+        let places = context.admit_caller(&caller, scope)?;
+        Ok((caller, places))
+    }
+}
 
 /// Returns the request if its body is wanted, else the refusal.
 pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Request, Response<BoxBody>> {
     let head = request.head();
-    let rate_limit = context.rate_limits.consume(&context.config.callers, head.headers());
-    let (route, checked) = check(context, head);
-    let checked = local_host::check(&context.config.callers, head).and(checked);
-    let refused = rate_limit.as_ref().is_some_and(|status| status.refusal().is_some());
+    let counted = context.count_request(head);
+    let (route, checked) = check(context, head, &counted);
+    let checked = counted.check_host(head).and(checked);
+    let refused = counted.rate_limit.as_ref().is_some_and(|status| status.refusal().is_some());
     let failure = match checked {
         Ok(()) if !refused && context.has_room() => {
-            request.extensions_mut().insert(CountedRequest(rate_limit));
+            request.extensions_mut().insert(counted);
             return Ok(request);
         }
         // The pipeline refuses these by itself.
@@ -43,24 +73,28 @@ pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Requ
     // The caller may send its body all the same.
     let work = async { Err(failure.closing_connection()) };
     let connection = request.conn_data::<DetachableConnection>();
-    let mut response = respond(context, route, head, connection, trace, rate_limit, work).await;
+    let mut response = respond(context, route, head, connection, trace, &counted, work).await;
     response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     Err(response.into())
 }
 
 /// Checks what a handler checks before it reads a body. Returns the route for metrics too.
-fn check(context: &ApiContext, head: &RequestHead) -> (&'static str, Result<(), ApiError>) {
+fn check(
+    context: &ApiContext,
+    head: &RequestHead,
+    counted: &CountedRequest,
+) -> (&'static str, Result<(), ApiError>) {
     let mut segments = head.uri.path().split('/').skip(1);
     let path = [(); 4].map(|()| segments.next());
     match (&head.method, path) {
         (&Method::POST, [Some("conversations"), Some(_), Some("messages"), None]) => {
-            (MESSAGES, check_message(context, head))
+            (MESSAGES, check_message(context, head, counted))
         }
         (&Method::POST, [Some("conversations"), Some(_), Some("attachments"), None]) => {
-            (ATTACHMENTS, check_upload(context, head))
+            (ATTACHMENTS, check_upload(context, head, counted))
         }
         (&Method::POST, [Some("deliveries"), Some("redrive"), None, _]) => {
-            let authorized = context.authorize_head(head.headers(), RequiredScope::Admin);
+            let authorized = counted.admit(context, RequiredScope::Admin);
             (REDRIVE, authorized.and_then(|_| request_body::check_head(head.headers())))
         }
         (
@@ -68,29 +102,29 @@ fn check(context: &ApiContext, head: &RequestHead) -> (&'static str, Result<(), 
             [Some("conversations"), None, ..]
             | [Some("conversations"), _, Some("erase"), _]
             | [Some("deliveries"), ..],
-        ) => (OTHER, context.authorize_head(head.headers(), RequiredScope::Admin).map(drop)),
+        ) => (OTHER, counted.admit(context, RequiredScope::Admin).map(drop)),
         (method, [Some("conversations"), ..]) => {
             let writes = matches!(*method, Method::POST | Method::DELETE);
             let scope = if writes { RequiredScope::Send } else { RequiredScope::Read };
-            (OTHER, context.authorize_head(head.headers(), scope).map(drop))
+            (OTHER, counted.admit(context, scope).map(drop))
         }
         _ => (OTHER, Ok(())),
     }
 }
 
-fn check_upload(context: &ApiContext, head: &RequestHead) -> Result<(), ApiError> {
-    let (caller, _places) = context.authorize_head(head.headers(), RequiredScope::Send)?;
+fn check_upload(context: &ApiContext, head: &RequestHead, counted: &CountedRequest) -> Result<(), ApiError> {
+    let (caller, _places) = counted.admit(context, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
-    attachments::check_head(context, caller, &head.uri, head.headers(), &mut errors)?;
+    attachments::check_head(context, &caller, &head.uri, head.headers(), &mut errors)?;
     // The rest of the body would only be thrown away.
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 
-fn check_message(context: &ApiContext, head: &RequestHead) -> Result<(), ApiError> {
-    let (caller, _places) = context.authorize_head(head.headers(), RequiredScope::Send)?;
+fn check_message(context: &ApiContext, head: &RequestHead, counted: &CountedRequest) -> Result<(), ApiError> {
+    let (caller, _places) = counted.admit(context, RequiredScope::Send)?;
     // Field errors are left to the handler, which reports them together with those of the body.
     let mut errors = FieldErrors::default();
-    ConversationAddress::read(&context.config, caller, &head.uri, &mut errors)?;
+    ConversationAddress::read(&context.config, &caller, &head.uri, &mut errors)?;
     request_body::check_head(head.headers())?;
     if context.hub.is_draining() {
         return Err(HubError::Draining.into());

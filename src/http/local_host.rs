@@ -7,20 +7,16 @@ use actix_http::RequestHead;
 use actix_web::http::header::{self, HeaderValue};
 
 use super::api_error::ApiError;
-use crate::config::{self, CallerConfig};
 use crate::domain::ProblemKind;
 
 /// The names of this machine, in lower case. Any port may follow.
 const LOCAL_HOSTS: [&[u8]; 3] = [b"localhost", b"127.0.0.1", b"[::1]"];
 
-/// Refuses a request for another host if there are no callers.
+/// Refuses a request for another host. Only a bridge without callers asks this.
 ///
 /// # Errors
 /// `misdirected-request`.
-pub(super) fn check(callers: &[CallerConfig], head: &RequestHead) -> Result<(), ApiError> {
-    if config::has_keys(callers) {
-        return Ok(());
-    }
+pub(super) fn check(head: &RequestHead) -> Result<(), ApiError> {
     let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     // Browsers always send the header, so its absence is harmless.
     let mut hosts = target.into_iter().chain(head.headers.get_all(header::HOST).map(HeaderValue::as_bytes));

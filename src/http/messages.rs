@@ -42,17 +42,17 @@ async fn accept(
     let config = &*context.config;
     let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(config, caller, request.uri(), &mut errors)?;
+    let address = ConversationAddress::read(config, &caller, request.uri(), &mut errors)?;
     let prefer = PreferHeader::from_headers(headers);
     let key = idempotency_key::key(headers, &mut errors);
-    let body = request_body::read(context, caller, request, payload).await?;
+    let body = request_body::read(context, &caller, request, payload).await?;
     let draft = request_body::parse_message(&body, &mut errors);
     drop(body);
     let (Some(address), Some(draft), true) = (address, draft, errors.is_empty()) else {
         return Err(errors.into());
     };
     let check_callback =
-        |callback| callback_policy::check(callback, caller, address.bot, &config.webhooks.allowed);
+        |callback| callback_policy::check(callback, &caller, address.bot, &config.webhooks.allowed);
     let callback = draft.callback.clone().map(check_callback).transpose()?;
     let wait = choose_wait(prefer, callback.is_some(), config.reply.default_wait);
     let applied = prefer.applied()?;
@@ -68,7 +68,8 @@ async fn accept(
     });
     let MessageDraft { content, event, user_details, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
-    let (conversation, caller) = (address.conversation, context.sharing_caller(caller));
+    let (conversation, caller) =
+        (address.conversation, caller.entry().and_then(|entry| entry.sharing_name.clone()));
     let message = NewMessage {
         conversation,
         content,
@@ -103,7 +104,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let config = &*context.config;
     let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(config, caller, uri, &mut errors)?;
+    let address = ConversationAddress::read(config, &caller, uri, &mut errors)?;
     let prefer = PreferHeader::from_headers(request.headers()).of_read();
     let (Some(address), true) = (address, errors.is_empty()) else {
         return Err(errors.into());

@@ -9,6 +9,7 @@ mod api_server;
 mod attachments;
 mod auth;
 mod callback_policy;
+mod caller_table;
 mod canonical_json;
 mod concurrency_limit;
 mod connection_limits;
@@ -46,25 +47,27 @@ mod trace_context;
 mod upload_body;
 mod upload_shares;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use actix_http::RequestHead;
 use actix_web::guard::{Any, Get, Guard, Head};
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 
 use crate::config::Config;
-use crate::domain::{FairShare, MessageId, Problem, ProblemKind};
-use crate::hub::{self, Hub, HubError};
+use crate::domain::{CALLER_PLACES, FairShare, MessageId, Problem, ProblemKind};
+use crate::hub::{Hub, HubError};
 use crate::metrics::Metrics;
 use crate::store::Clock;
 use api_error::ApiError;
-use auth::{CallerIdentity, RequiredScope};
+use auth::{AuthRefusal, CallerIdentity, RequiredScope};
+use caller_table::CallerTable;
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
-use rate_limit::CallerRateLimits;
+use expectation::CountedRequest;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
 
@@ -110,6 +113,12 @@ pub const ROUTES: &[&str] = &[
     kore_webhook::V1,
     kore_webhook::V2,
     kore_webhook::POLL,
+    kore_webhook::BOT_META,
+    kore_webhook::CHAT_HISTORY,
+    kore_webhook::FILE,
+    kore_webhook::FILE_TOKEN,
+    kore_webhook::FILE_CHUNK,
+    kore_webhook::FILE_END,
     OTHER,
 ];
 
@@ -125,8 +134,6 @@ pub struct ApiContext {
     open_requests: Arc<AtomicUsize>,
     /// Number of open event streams.
     open_streams: Arc<AtomicUsize>,
-    /// Number of open requests and streams of each caller, by its index in the configuration.
-    open_by_caller: Vec<Arc<AtomicUsize>>,
     /// Memory of requests, answers and event streams, in bytes. Callers share it.
     memory: Arc<FairShare>,
     /// Places of requests, which callers share.
@@ -135,10 +142,8 @@ pub struct ApiContext {
     stream_share: Arc<FairShare>,
     /// Places of uploads, which callers and bots share.
     upload_shares: UploadShares,
-    /// Names of the callers, if there are several.
-    sharing_callers: Vec<Arc<str>>,
-    /// Remaining requests of callers with a rate limit.
-    rate_limits: CallerRateLimits,
+    /// The callers, which a reload of the configuration replaces.
+    callers: RwLock<Arc<CallerTable>>,
     /// Longest silence in an event stream.
     keep_alive: Duration,
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
@@ -155,13 +160,11 @@ impl ApiContext {
             clock,
             open_requests: Arc::default(),
             open_streams: Arc::default(),
-            open_by_caller: config.callers.iter().map(|_| Arc::default()).collect(),
-            memory: FairShare::new(config.server.memory_limit, config.callers.len()),
-            request_share: FairShare::new(config.server.max_requests, config.callers.len()),
-            stream_share: FairShare::new(config.server.max_streams, config.callers.len()),
+            memory: FairShare::new(config.server.memory_limit, CALLER_PLACES),
+            request_share: FairShare::new(config.server.max_requests, CALLER_PLACES),
+            stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
-            sharing_callers: hub::sharing_callers(&config.callers),
-            rate_limits: CallerRateLimits::new(&config.callers),
+            callers: RwLock::new(Arc::new(CallerTable::new(&config.callers))),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             config,
@@ -179,52 +182,48 @@ impl ApiContext {
         Arc::clone(&self.memory)
     }
 
-    /// Identifies the caller of a request, and checks its scope and its places. The request holds the places until its
+    /// Returns the callers of the configuration.
+    fn callers(&self) -> Arc<CallerTable> {
+        Arc::clone(&self.callers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Identifies the caller of a request, and counts the request in the caller's rate.
+    fn count_request(&self, head: &RequestHead) -> CountedRequest {
+        self.count_request_of(CallerIdentity::identify(&self.callers(), head.headers()))
+    }
+
+    /// Counts a request of this caller in its rate.
+    fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
+        let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
+        let rate_limit = entry.and_then(|entry| entry.rate.as_ref()).map(|rate| rate.consume());
+        CountedRequest { caller, rate_limit }
+    }
+
+    /// Returns the caller of a request after a check of its scope and its places. The request holds the places until its
     /// answer is taken.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `rate-limited`, `overloaded`.
-    fn authorize(&self, request: &HttpRequest, scope: RequiredScope) -> Result<CallerIdentity<'_>, ApiError> {
-        let caller = CallerIdentity::authenticate(&self.config.callers, request.headers(), scope)?;
-        self.hold_places(request, caller)?;
-        Ok(caller)
-    }
-
-    /// Has a request hold the places of its caller until its answer is taken.
-    ///
-    /// # Errors
-    /// `rate-limited`, `overloaded`.
-    fn hold_places(&self, request: &HttpRequest, caller: CallerIdentity<'_>) -> Result<(), ApiError> {
-        let places = self.places_of(caller)?;
+    fn authorize(&self, request: &HttpRequest, scope: RequiredScope) -> Result<CallerIdentity, ApiError> {
+        let counted = request.extensions().get::<CountedRequest>().map(|counted| counted.caller.clone());
+        let caller = counted.ok_or_else(api_error::internal)??;
+        let places = self.admit_caller(&caller, scope)?;
         if let Some(connection) = DetachableConnection::of_request(request) {
             connection.with_places(|held| held.caller = places);
         }
-        Ok(())
+        Ok(caller)
     }
 
-    /// Does the same for a head alone, and returns the places.
+    /// Checks the scope of a caller, and takes the places of its request.
     ///
     /// # Errors
-    /// The errors of [`ApiContext::authorize`].
-    fn authorize_head(
-        &self,
-        headers: &HeaderMap,
-        scope: RequiredScope,
-    ) -> Result<(CallerIdentity<'_>, CallerPlaces), ApiError> {
-        let caller = CallerIdentity::authenticate(&self.config.callers, headers, scope)?;
-        Ok((caller, self.places_of(caller)?))
-    }
-
-    /// Takes the places of a request of this caller.
-    ///
-    /// # Errors
-    /// `rate-limited`, `overloaded`.
-    fn places_of(&self, caller: CallerIdentity<'_>) -> Result<CallerPlaces, ApiError> {
-        let open = match caller.max_open().zip(self.open_by_caller.get(caller.index().unwrap_or(usize::MAX)))
-        {
-            Some((limit, open)) => Some(ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
+    /// `forbidden`, `rate-limited`, `overloaded`.
+    fn admit_caller(&self, caller: &CallerIdentity, scope: RequiredScope) -> Result<CallerPlaces, ApiError> {
+        caller.check_scope(scope)?;
+        let open = match caller.max_open().zip(caller.entry()) {
+            Some((limit, entry)) => Some(ConcurrencyPermit::acquire(&entry.open, limit).ok_or_else(|| {
                 let detail = format!(
-                    "This key already has {limit} open requests on this replica, streams and waits included. \
+                    "This caller already has {limit} open requests on this replica, streams and waits included. \
                      Retry when one of them has ended."
                 );
                 let problem = Problem::new(ProblemKind::RateLimited, detail);
@@ -232,7 +231,7 @@ impl ApiContext {
             })?),
             None => None,
         };
-        let share = self.request_share.acquire(caller.index(), 1);
+        let share = self.request_share.acquire(caller.holder(), 1);
         let share = share.ok_or(HubError::Overloaded("this caller's share of open requests"))?;
         Ok(CallerPlaces { open, share: Some(share) })
     }
@@ -240,11 +239,6 @@ impl ApiContext {
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
         self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
-    }
-
-    /// Returns the name of a caller that shares the bridge with others.
-    fn sharing_caller(&self, caller: CallerIdentity<'_>) -> Option<Arc<str>> {
-        caller.index().and_then(|index| self.sharing_callers.get(index)).map(Arc::clone)
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and

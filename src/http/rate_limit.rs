@@ -15,7 +15,6 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use super::api_error::ApiError;
-use super::auth;
 use crate::config::CallerConfig;
 use crate::domain::{Problem, ProblemKind};
 
@@ -36,11 +35,11 @@ impl Clock for RuntimeClock {
 
 type TokenBucket = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, StateInformationMiddleware>;
 
-/// Token buckets of callers with a limit.
+/// The rate limit of a caller.
 #[derive(Debug)]
-pub(super) struct CallerRateLimits {
-    /// By the caller's index in the configuration.
-    buckets: Vec<Option<(NonZeroU32, TokenBucket)>>,
+pub(super) struct CallerRateLimit {
+    per_minute: NonZeroU32,
+    bucket: TokenBucket,
 }
 
 /// State of a caller's bucket after its request.
@@ -55,45 +54,39 @@ pub(super) struct RateLimitStatus {
     refused: bool,
 }
 
-impl CallerRateLimits {
-    /// Creates full buckets for these callers.
-    pub(super) fn new(callers: &[CallerConfig]) -> Self {
-        let clock = RuntimeClock(Instant::now());
-        let bucket =
-            |limit| (limit, TokenBucket::new(Quota::per_minute(limit), InMemoryState::default(), clock));
-        Self {
-            buckets: callers
-                .iter()
-                .map(|caller| NonZeroU32::new(caller.rate_per_minute).map(bucket))
-                .collect(),
-        }
+impl CallerRateLimit {
+    /// Creates a full bucket for a caller, or returns `None` without a limit.
+    pub(super) fn new(caller: &CallerConfig) -> Option<Self> {
+        let per_minute = NonZeroU32::new(caller.rate_per_minute)?;
+        let (quota, clock) = (Quota::per_minute(per_minute), RuntimeClock(Instant::now()));
+        Some(Self { per_minute, bucket: TokenBucket::new(quota, InMemoryState::default(), clock) })
     }
 
-    /// Counts a request with these headers if its key has a bucket.
-    pub(super) fn consume(&self, callers: &[CallerConfig], headers: &HeaderMap) -> Option<RateLimitStatus> {
-        if self.buckets.iter().all(Option::is_none) {
-            return None;
-        }
-        self.consume_of(auth::caller_index(callers, headers))
+    /// Returns whether this is the limit of the configuration.
+    pub(super) const fn is_of(&self, caller: &CallerConfig) -> bool {
+        self.per_minute.get() == caller.rate_per_minute
     }
 
-    /// Counts a request of the caller with this index, if it has a bucket.
-    pub(super) fn consume_of(&self, caller: Option<usize>) -> Option<RateLimitStatus> {
-        let (limit, bucket) = self.buckets.get(caller?)?.as_ref()?;
-        let status =
-            RateLimitStatus { per_minute: *limit, remaining: 0, next_in: Duration::ZERO, refused: false };
-        Some(match bucket.check() {
+    /// Counts a request.
+    pub(super) fn consume(&self) -> RateLimitStatus {
+        let status = RateLimitStatus {
+            per_minute: self.per_minute,
+            remaining: 0,
+            next_in: Duration::ZERO,
+            refused: false,
+        };
+        match self.bucket.check() {
             Ok(state) => RateLimitStatus {
                 remaining: state.remaining_burst_capacity(),
                 next_in: state.quota().replenish_interval(),
                 ..status
             },
             Err(until) => RateLimitStatus {
-                next_in: until.wait_time_from(bucket.clock().now()),
+                next_in: until.wait_time_from(self.bucket.clock().now()),
                 refused: true,
                 ..status
             },
-        })
+        }
     }
 }
 
@@ -125,7 +118,6 @@ impl RateLimitStatus {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header;
     use proptest::prelude::*;
     use tokio::time::advance;
 
@@ -134,12 +126,6 @@ mod tests {
 
     fn caller(name: &str, rate_per_minute: u32) -> CallerConfig {
         CallerConfig { rate_per_minute, ..fixtures::caller(name, CallerScopes::default()) }
-    }
-
-    fn with(key: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}")).unwrap());
-        headers
     }
 
     fn header_values(status: RateLimitStatus) -> (String, String) {
@@ -156,34 +142,28 @@ mod tests {
     #[test]
     fn bucket_empties_and_refills() {
         runtime().block_on(async {
-            let callers = [caller("free", 0), caller("few", 3), caller("many", 600)];
-            let limits = CallerRateLimits::new(&callers);
-            let ask = |key: &str| limits.consume(&callers, &with(key));
-            assert_eq!(ask("free"), None);
-            assert_eq!(ask("nobody"), None);
-            assert_eq!(limits.consume(&callers, &HeaderMap::new()), None);
+            assert!(CallerRateLimit::new(&caller("free", 0)).is_none());
+            let few = CallerRateLimit::new(&caller("few", 3)).unwrap();
             for left in [2, 1, 0] {
-                let status = ask("few").unwrap();
+                let status = few.consume();
                 assert!(status.refusal().is_none());
                 let (policy, limit) = header_values(status);
                 assert_eq!(policy, "\"default\";q=3;w=60");
                 assert_eq!(limit, format!("\"default\";r={left};t=20"));
             }
             advance(Duration::from_millis(500)).await;
-            let status = ask("few").unwrap();
+            let status = few.consume();
             let refusal = status.refusal().unwrap();
             assert_eq!(refusal.problem().kind, ProblemKind::RateLimited);
             assert_eq!(refusal.problem().retry_after, Some(Duration::from_millis(19_500)));
             assert_eq!(header_values(status).1, "\"default\";r=0;t=20");
-            // Callers do not share a bucket.
-            assert_eq!(header_values(ask("many").unwrap()).1, "\"default\";r=599;t=1");
             advance(Duration::from_millis(19_499)).await;
-            assert!(ask("few").unwrap().refusal().is_some(), "refused requests cost nothing");
+            assert!(few.consume().refusal().is_some(), "refused requests cost nothing");
             advance(Duration::from_millis(1)).await;
-            assert!(ask("few").unwrap().refusal().is_none());
-            assert!(ask("few").unwrap().refusal().is_some());
+            assert!(few.consume().refusal().is_none());
+            assert!(few.consume().refusal().is_some());
             advance(Duration::from_mins(1)).await;
-            assert_eq!(header_values(ask("few").unwrap()).1, "\"default\";r=2;t=20");
+            assert_eq!(header_values(few.consume()).1, "\"default\";r=2;t=20");
         });
     }
 
@@ -191,9 +171,7 @@ mod tests {
     fn extreme_limits_work() {
         runtime().block_on(async {
             for limit in [1, 7, 60, 61, 10_000_000] {
-                let callers = [caller("a", limit)];
-                let limits = CallerRateLimits::new(&callers);
-                let status = limits.consume(&callers, &with("a")).unwrap();
+                let status = CallerRateLimit::new(&caller("a", limit)).unwrap().consume();
                 assert_eq!(status.remaining, limit - 1);
                 assert!(status.next_in <= Duration::from_mins(1));
             }
@@ -210,15 +188,14 @@ mod tests {
             gaps in prop::collection::vec(0u64..9_000, 1..200),
         ) {
             runtime().block_on(async {
-                let callers = [caller("a", limit)];
-                let limits = CallerRateLimits::new(&callers);
+                let bucket = CallerRateLimit::new(&caller("a", limit)).unwrap();
                 let (mut now, mut asked, mut served, mut kept) = (0_u64, Vec::new(), 0_u64, true);
                 for gap in gaps {
                     advance(Duration::from_millis(gap)).await;
                     now += gap;
                     asked.push(now);
                     kept &= asked.iter().filter(|&&at| at + 60_000 > now).count() <= limit as usize;
-                    let status = limits.consume(&callers, &with("a")).unwrap();
+                    let status = bucket.consume();
                     served += u64::from(!status.refused);
                     prop_assert!(!(kept && status.refused));
                     prop_assert!(served <= u64::from(limit) + now * u64::from(limit) / 60_000 + 1);

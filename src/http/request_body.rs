@@ -70,12 +70,12 @@ pub(super) fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
 /// slow body.
 pub(super) async fn read(
     context: &ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<Bytes, ApiError> {
     check_head(request.headers())?;
-    let mut memory = context.memory().empty_permit(caller.index());
+    let mut memory = context.memory().empty_permit(caller.holder());
     let body = collect(payload, &mut memory).await?;
     if let Some(connection) = DetachableConnection::of_request(request) {
         connection.with_places(|places| places.body = Some(memory));

@@ -22,29 +22,29 @@ use super::concurrency_limit::ConcurrencyPermit;
 use super::detachable_connection::DetachableConnection;
 use super::expectation::CountedRequest;
 use super::kore_webhook;
-use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::trace_context::TraceContext;
 use crate::domain::{ProblemKind, SharePermit, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route with the result of `work`.
-pub(super) fn serve(
+pub(super) async fn serve(
     context: &ApiContext,
     route: &'static str,
     request: &HttpRequest,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
-) -> impl Future<Output = HttpResponse> {
+) -> HttpResponse {
     let head = request.head();
     let trace = TraceContext::from_headers(head.headers());
     request.extensions_mut().insert(TraceId::from(trace));
-    let counted = request.extensions().get::<CountedRequest>().copied();
-    let rate_limit = match counted {
-        Some(CountedRequest(rate_limit)) => rate_limit,
-        None => context.rate_limits.consume(&context.config.callers, head.headers()),
-    };
+    let counted = request.extensions().get::<CountedRequest>().cloned();
+    let counted = counted.unwrap_or_else(|| {
+        let counted = context.count_request(head);
+        request.extensions_mut().insert(counted.clone());
+        counted
+    });
     let connection = DetachableConnection::of_request(request);
-    respond(context, route, head, connection, trace, rate_limit, work)
+    respond(context, route, head, connection, trace, &counted, work).await
 }
 
 /// Answers a request with this head and this count with the result of `work`. Only tests have no connection.
@@ -54,7 +54,7 @@ pub(super) async fn respond(
     head: &RequestHead,
     connection: Option<&DetachableConnection>,
     trace: TraceContext,
-    rate_limit: Option<RateLimitStatus>,
+    counted: &CountedRequest,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
     let started = Instant::now();
@@ -73,14 +73,14 @@ pub(super) async fn respond(
         caller = field::Empty,
     );
     let work = async {
-        local_host::check(&context.config.callers, head)?;
-        match rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
+        counted.check_host(head)?;
+        match counted.rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
             Some(refusal) => Err(refusal),
             None => work.await,
         }
     };
     let mut response = answer(context, route, head, connection, trace, work).instrument(span).await;
-    if let Some(rate_limit) = rate_limit {
+    if let Some(rate_limit) = counted.rate_limit {
         rate_limit.write_headers(response.headers_mut());
     }
     if context.draining.load(Ordering::Relaxed) {

@@ -86,7 +86,7 @@ fn rounded(number: f32, parts: f64) -> f64 {
 
 async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
-    let bot = find(context, caller, request)?;
+    let bot = find(context, &caller, request)?;
     let report = context
         .hub
         .rhythm(&bot.name)
@@ -97,7 +97,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 
 async fn forget(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
-    let bot = find(context, caller, request)?;
+    let bot = find(context, &caller, request)?;
     context.hub.forget_rhythm(&bot.name).await.map_err(|error| {
         store_failure(
             error,
@@ -114,7 +114,7 @@ async fn forget(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespo
 /// `forbidden` outside the caller's configuration, then `not-found` for a bot without configuration.
 fn find<'c>(
     context: &'c ApiContext,
-    caller: CallerIdentity<'_>,
+    caller: &CallerIdentity,
     request: &HttpRequest,
 ) -> Result<&'c Arc<BotConfig>, ApiError> {
     let mut errors = FieldErrors::default();

@@ -26,8 +26,8 @@ async fn pass_on(
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
-    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
-    let body = request_body::read(context, caller, request, payload).await?;
+    let address = ConversationAddress::read(&context.config, &caller, request.uri(), &mut errors)?;
+    let body = request_body::read(context, &caller, request, payload).await?;
     let signal = parse(&body, &mut errors);
     let (Some(ConversationAddress { conversation, bot }), Some(signal), true) =
         (address, signal, errors.is_empty())

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::domain::{BotName, FairShare, SharePermit};
+use crate::domain::{BotName, CALLER_PLACES, FairShare, SharePermit};
 use crate::hub::HubError;
 
 /// Most uploads at the same time.
@@ -31,7 +31,7 @@ impl UploadShares {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             bots: config.bots.iter().map(|bot| bot.name.clone()).collect(),
-            by_caller: FairShare::new(MAX_UPLOADS, config.callers.len()),
+            by_caller: FairShare::new(MAX_UPLOADS, CALLER_PLACES),
             by_bot: FairShare::new(MAX_UPLOADS, config.bots.len()),
         }
     }
@@ -95,6 +95,6 @@ mod tests {
 
     #[test]
     fn single_caller_and_bot_have_all_uploads() {
-        assert_eq!(taken(&shares(&["support"], &["crm"]), Some(0), "support").0.len(), MAX_UPLOADS);
+        assert_eq!(taken(&shares(&["support"], &["crm"]), None, "support").0.len(), MAX_UPLOADS);
     }
 }

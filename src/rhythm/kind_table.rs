@@ -1,6 +1,7 @@
 //! A bounded table of records by kind.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::kind_record::KindRecord;
 use super::reply_kind::ReplyKind;
@@ -9,9 +10,29 @@ use crate::domain::Fingerprint;
 /// At most `MOST` records. A new one takes the place of one that was not used since the last round (the clock algorithm).
 #[derive(Clone, Debug, Default)]
 pub(super) struct KindTable<const MOST: usize> {
-    entries: HashMap<u64, TableEntry>,
+    entries: HashMap<u64, TableEntry, BuildHasherDefault<FingerprintHasher>>,
     /// The kinds in the order in which they are asked to go.
     order: VecDeque<u64>,
+}
+
+/// The hash of a fingerprint: itself, because it is a hash. A flood of equal ones is no attack on so small a table.
+#[derive(Clone, Copy, Debug, Default)]
+struct FingerprintHasher(u64);
+
+impl Hasher for FingerprintHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, fingerprint: u64) {
+        self.0 = fingerprint;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

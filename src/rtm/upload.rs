@@ -74,6 +74,29 @@ pub struct FileUpload<'a> {
     pub file: &'a FileDescription,
 }
 
+/// A step of an upload in chunks.
+#[derive(Debug, Clone, Copy)]
+pub enum UploadStep<'a> {
+    /// Get the token of a new file.
+    Token,
+    /// Send a chunk.
+    Chunk {
+        /// The token of the file.
+        token: &'a str,
+        /// The number of the chunk, from 0.
+        number: usize,
+        /// Its bytes.
+        bytes: &'a Bytes,
+    },
+    /// Put the chunks together.
+    Complete {
+        /// The token of the file.
+        token: &'a str,
+        /// The number of chunks.
+        count: usize,
+    },
+}
+
 /// The next chunk of a file.
 struct FileChunk {
     bytes: Bytes,
@@ -139,6 +162,30 @@ impl FileUpload<'_> {
         })
     }
 
+    /// Makes one step of an upload in chunks, whose client has the file and its token. Returns the token after the first
+    /// step, and the id of the file after the last one.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn step(mut self, step: UploadStep<'_>) -> Result<Box<str>, ConnectError> {
+        match step {
+            UploadStep::Token => self.file_token().await,
+            UploadStep::Chunk { token, number, bytes } => {
+                self.send_chunk(token, number, bytes).await?;
+                self.metrics.file_uploaded(bytes.len() as u64);
+                Ok(Box::default())
+            }
+            UploadStep::Complete { token, count } => self.put_together(token, count).await,
+        }
+    }
+
+    /// Calls `POST …/attachment/file/token`.
+    async fn file_token(&mut self) -> Result<Box<str>, ConnectError> {
+        let path = "/attachment/file/token";
+        self.call(ConnectPhase::FileToken, path, CALL_TIMEOUT, file_token, |request| request.send_body(()))
+            .await
+    }
+
     /// Calls `POST …/attachment/file`, and returns the file's id.
     async fn send_whole(&mut self, bytes: &Bytes) -> Result<Box<str>, ConnectError> {
         let file = self.file;
@@ -163,10 +210,7 @@ impl FileUpload<'_> {
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
     {
-        let path = "/attachment/file/token";
-        let token = self
-            .call(ConnectPhase::FileToken, path, CALL_TIMEOUT, file_token, |request| request.send_body(()));
-        let token = token.await?;
+        let token = self.file_token().await?;
         let mut spool = ChunkSpool::create().inspect_err(|error| self.report_spool(error)).ok();
         let (mut chunk, mut size, mut count) = (first, 0, 0);
         loop {

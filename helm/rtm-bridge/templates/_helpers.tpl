@@ -175,6 +175,11 @@ name = {{ toJson $name }}
 {{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
 [bots.{{ $section }}]
 {{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s" $name $section) "table" $table) }}
+{{- range $id, $client := $table.clients }}
+[[bots.{{ $section }}.clients]]
+id = {{ toJson $id }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s.clients.%s" $name $section $id) "table" $client) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -196,7 +201,10 @@ name = {{ toJson $name }}
 {{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data") }}
 {{- range $section, $table := $bot }}
 {{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
-{{- $_ := set $tables (printf "bots.%s.%s" $name $section) $table }}
+{{- $_ := set $tables (printf "bots.%s.%s" $name $section) (omit $table "clients") }}
+{{- range $id, $client := $table.clients }}
+{{- $_ := set $tables (printf "bots.%s.%s.clients.%s" $name $section $id) $client }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -64,13 +64,13 @@ async fn run(
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.authorize(request, RequiredScope::Admin)?;
     without_query(request.query_string())?;
-    let body = request_body::read(context, caller, request, payload).await?;
+    let body = request_body::read(context, &caller, request, payload).await?;
     let mut errors = FieldErrors::default();
     let Some(RedriveRequest { bot, user, since, dry_run }) = parse(&body, &mut errors) else {
         return Err(errors.into());
     };
     record("caller", &caller.name());
-    let visible = visible(caller, bot, user)?;
+    let visible = visible(&caller, bot, user)?;
     let query = DeliveryQuery { state: Some(DeliveryState::Dead), since, limit: PAGE, ..visible };
     let redriven = redrive(&context.hub, query, dry_run, Instant::now() + TIME_LIMIT).await?;
     if !dry_run {

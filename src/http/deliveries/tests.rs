@@ -148,18 +148,18 @@ fn deliveries_without_the_scope_admin_are_forbidden() {
 #[test]
 fn caller_sees_deliveries_of_its_bots_and_users() {
     let sales = caller("sales", ADMIN, Some(&["sales"]), "eu-");
-    let known = CallerIdentity::Known { caller: &sales, index: 0 };
+    let known = CallerIdentity::single(&sales);
     let bot = |name| BotName::new(name).unwrap();
     let user = |name| UserId::new(name).unwrap();
     let covers = |query: &DeliveryQuery, of, name| query.covers(&conversation(of, name));
-    let all = visible(known, None, None).unwrap();
+    let all = visible(&known, None, None).unwrap();
     assert!(covers(&all, "sales", "eu-1"));
     assert!(!covers(&all, "support", "eu-1") && !covers(&all, "sales", "us-1"));
-    let one = visible(known, Some(bot("sales")), Some(user("eu-1"))).unwrap();
+    let one = visible(&known, Some(bot("sales")), Some(user("eu-1"))).unwrap();
     assert!(covers(&one, "sales", "eu-1") && !covers(&one, "sales", "eu-2"));
-    assert!(visible(known, Some(bot("support")), None).is_err());
-    assert!(visible(known, None, Some(user("us-1"))).is_err());
-    let open = visible(CallerIdentity::Anonymous, None, None).unwrap();
+    assert!(visible(&known, Some(bot("support")), None).is_err());
+    assert!(visible(&known, None, Some(user("us-1"))).is_err());
+    let open = visible(&CallerIdentity::Anonymous, None, None).unwrap();
     assert!(covers(&open, "support", "us-1"));
 }
 

@@ -35,7 +35,7 @@ fn silent_stream_sends_comments_and_ends_at_the_drain() {
         let request = actix_web::test::TestRequest::get().to_http_request();
         let caller = CallerIdentity::Anonymous;
         let stream =
-            open_stream(&context, caller, &request, conversation, ReadStart::Latest, EventFilter::default())
+            open_stream(&context, &caller, &request, conversation, ReadStart::Latest, EventFilter::default())
                 .await
                 .unwrap();
         let mut body = stream.into_body();

@@ -104,7 +104,7 @@ fn accept_request(
             resend: ResendPolicy::Never,
             callback: None,
             trace,
-            caller: context.sharing_caller(caller),
+            caller: caller.entry().and_then(|entry| entry.sharing_name.clone()),
         },
         idempotency: Some(IdempotencyRequest {
             caller: caller.name().into(),

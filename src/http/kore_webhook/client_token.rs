@@ -7,46 +7,45 @@ use jsonwebtoken::dangerous;
 use serde_json::{Map, Value};
 
 use super::super::auth::{self, CallerIdentity};
-use crate::config::CallerConfig;
+use super::super::caller_table::CallerTable;
 use crate::domain::{BotName, Timestamp};
 
 /// A number above this counts as milliseconds. As seconds it would lie in the year 5138.
 const LARGEST_SECONDS: f64 = 1e11;
 
 /// The content of a valid token.
-pub(super) struct ClientToken<'c> {
+pub(super) struct ClientToken {
     /// The client, as a caller.
-    pub(super) caller: CallerIdentity<'c>,
+    pub(super) caller: CallerIdentity,
     /// The only user that the token is for, if it names one.
     pub(super) user_identity: Option<Box<str>>,
     /// The earlier identity of the user, which the platform folds into this one.
     pub(super) merge_with: Option<Box<str>>,
+    /// The subject. It is the user of requests whose body names none.
+    pub(super) subject: Option<Box<str>>,
 }
 
-impl<'c> ClientToken<'c> {
+impl ClientToken {
     /// Verifies the token of a request to this bot. Returns `None` for any token that is not valid at `now`.
     pub(super) fn verify(
-        callers: &'c [CallerConfig],
+        callers: &CallerTable,
         bot: &BotName,
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Option<Self> {
-        let token = std::str::from_utf8(auth::bearer_key(headers)?).ok()?;
+        let token = std::str::from_utf8(auth::bearer_credentials(headers)?).ok()?;
         // The claims name the key, so they are read before the signature is verified.
         let unverified: Map<String, Value> = dangerous::insecure_decode_claims(token).ok()?;
         let id = text(&unverified, &["appId", "iss", "kore_iss"])?;
-        let (index, caller, claims) = callers.iter().enumerate().find_map(|(index, caller)| {
-            let client =
-                caller.kore_client.as_ref().filter(|client| client.bot == *bot && client.id == id)?;
-            Some((index, caller, client.key.verify(token)?))
-        })?;
+        let (caller, claims) = callers.find_client(bot, id, token)?;
         if claims.get("exp").is_some_and(|expiry| is_over(expiry, now)) {
             return None;
         }
         Some(Self {
-            caller: CallerIdentity::Known { caller, index },
+            caller: caller.clone(),
             user_identity: text(&claims, &["userIdentity"]).map(Into::into),
             merge_with: text(&claims, &["identityToMerge"]).map(Into::into),
+            subject: text(&claims, &["sub", "kore_sub"]).map(Into::into),
         })
     }
 }
@@ -82,7 +81,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("{scheme} {token}")).unwrap());
         let now = Timestamp::from_millis(NOW * 1000);
-        let token = ClientToken::verify(&config.callers, &config.bots[0].name, &headers, now)?;
+        let token =
+            ClientToken::verify(&CallerTable::new(&config.callers), &config.bots[0].name, &headers, now)?;
         assert_eq!(token.caller.name(), "sandbox/cs-sandbox");
         Some(token.user_identity)
     }

@@ -32,7 +32,7 @@ async fn poll(
     record("message.id", &id);
     let conversation = ConversationId::new(client.bot.name.clone(), user);
     let message = context.hub.message(&conversation, id, Some(client.door.hold)).await?;
-    let caller = context.sharing_caller(client.caller());
+    let caller = client.caller().entry().and_then(|entry| entry.sharing_name.clone());
     let is_own = |message: &Message| {
         let new = &message.accepted.new;
         let is_posted_by_it =

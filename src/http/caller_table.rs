@@ -1,0 +1,127 @@
+//! The callers of this replica, with the counters of each.
+//!
+//! A table never changes. A reload of the configuration makes a new one, which takes over the counters of the callers that
+//! stay.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use serde_json::{Map, Value};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
+use tokio_util::sync::CancellationToken;
+
+use super::auth::{CallerIdentity, CallerRights};
+use super::rate_limit::CallerRateLimit;
+use crate::config::CallerConfig;
+use crate::domain::{BotName, CALLER_PLACES, Sha256};
+
+/// The callers of one configuration.
+#[derive(Debug)]
+pub(super) struct CallerTable {
+    entries: Vec<KeyedCaller>,
+}
+
+/// A caller and the identity of its key.
+#[derive(Debug)]
+struct KeyedCaller {
+    entry: Arc<CallerEntry>,
+    identity: CallerIdentity,
+}
+
+/// A caller with its counters on this replica.
+#[derive(Debug)]
+pub(super) struct CallerEntry {
+    /// Its configuration.
+    pub(super) config: CallerConfig,
+    /// Its place in the shares of callers, also if no other caller shares the bridge.
+    place: usize,
+    /// Whether other callers share the bridge.
+    is_shared: bool,
+    /// Its name for the shares of the hub, or `None` if the hub has no share of it.
+    pub(super) sharing_name: Option<Arc<str>>,
+    /// Its open requests and streams.
+    pub(super) open: Arc<AtomicUsize>,
+    /// Its remaining requests, or `None` without a limit.
+    pub(super) rate: Option<Arc<CallerRateLimit>>,
+    /// Cancelled when a reload takes the caller away, or its rights.
+    pub(super) revoked: CancellationToken,
+}
+
+impl CallerEntry {
+    /// Returns the caller's place in the shares of callers. A single caller shares with no other, and has none.
+    pub(super) fn holder(&self) -> Option<usize> {
+        self.is_shared.then_some(self.place)
+    }
+}
+
+impl CallerTable {
+    /// Creates the table of these callers, with full rates and no open requests.
+    pub(super) fn new(callers: &[CallerConfig]) -> Self {
+        Self::following(&Self { entries: Vec::new() }, callers)
+    }
+
+    /// Creates the table that follows this one. Callers that stay keep their counters.
+    fn following(&self, callers: &[CallerConfig]) -> Self {
+        let before: HashMap<&str, &Arc<CallerEntry>> =
+            self.entries.iter().map(|caller| (caller.entry.config.name.as_str(), &caller.entry)).collect();
+        let mut free = (0..CALLER_PLACES).filter(|place| before.values().all(|entry| entry.place != *place));
+        let mut sharing = crate::hub::sharing_callers(callers).into_iter();
+        let entries = callers.iter().enumerate().map(|(index, config)| {
+            let old = before.get(config.name.as_str());
+            let rate = old.and_then(|old| old.rate.clone()).filter(|rate| rate.is_of(config));
+            let entry = Arc::new(CallerEntry {
+                // Beyond the last place two callers share one.
+                place: old.map(|old| old.place).or_else(|| free.next()).unwrap_or(index % CALLER_PLACES),
+                is_shared: callers.len() > 1,
+                sharing_name: sharing.next(),
+                open: old.map(|old| Arc::clone(&old.open)).unwrap_or_default(),
+                rate: rate.or_else(|| CallerRateLimit::new(config).map(Arc::new)),
+                revoked: old
+                    .filter(|old| old.config.is_covered_by(config))
+                    .map(|old| old.revoked.clone())
+                    .unwrap_or_default(),
+                config: config.clone(),
+            });
+            let identity = CallerIdentity::new(Arc::clone(&entry), CallerRights::of_key(config));
+            KeyedCaller { entry, identity }
+        });
+        Self { entries: entries.collect() }
+    }
+
+    /// Returns whether the configuration has no callers but clients of the webhook channel, which use no other route.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries().all(|entry| entry.config.kore_client.is_some())
+    }
+
+    /// Finds a client of the webhook channel of a bot by its token, and returns the claims of the token too.
+    pub(super) fn find_client(
+        &self,
+        bot: &BotName,
+        id: &str,
+        token: &str,
+    ) -> Option<(&CallerIdentity, Map<String, Value>)> {
+        self.entries.iter().find_map(|caller| {
+            let client = caller.entry.config.kore_client.as_ref();
+            let client = client.filter(|client| client.bot == *bot && client.id == id)?;
+            Some((&caller.identity, client.key.verify(token)?))
+        })
+    }
+
+    /// Returns the entries, in the order of the configuration.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<CallerEntry>> {
+        self.entries.iter().map(|caller| &caller.entry)
+    }
+
+    /// Finds a caller by its key. The comparison always covers all callers and all bytes, so its duration reveals nothing.
+    pub(super) fn find_by_key(&self, key: &[u8]) -> Option<&CallerIdentity> {
+        let presented = Sha256::digest(key);
+        let mut found = u64::MAX;
+        for (index, caller) in (0_u64..).zip(&self.entries) {
+            if let Some(expected) = &caller.entry.config.key_sha256 {
+                found.conditional_assign(&index, presented.ct_eq(expected));
+            }
+        }
+        Some(&self.entries.get(usize::try_from(found).ok()?)?.identity)
+    }
+}
