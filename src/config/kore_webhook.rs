@@ -8,10 +8,8 @@ use super::client_key::ClientKey;
 use super::parse::{self, boolean, duration, number, one_of};
 use super::secret;
 use super::section::Section;
-use super::{
-    BotConfig, CallerConfig, CallerScopes, Config, KoreClient, KoreWebhookConfig, PayloadFormat, RateScope,
-    V1TextForm,
-};
+use super::{BotConfig, CallerConfig, CallerScopes, Config, PayloadFormat, RateScope};
+use crate::domain::BotName;
 
 /// The algorithms of clients' JWTs. The JWTs of a client have one of them.
 const ALGORITHMS: [(&str, Algorithm); 12] = [
@@ -30,6 +28,37 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
 ];
 
 const TEXT_FORMS: [(&str, V1TextForm); 2] = [("string", V1TextForm::String), ("array", V1TextForm::Array)];
+
+/// `[bots.kore_webhook]`
+#[derive(Debug, Clone)]
+pub struct KoreWebhookConfig {
+    /// The form of one reply in answers of version 1.
+    pub v1_text: V1TextForm,
+    /// The time after which a call with a first reply is answered, although its turn goes on.
+    pub hold: Duration,
+    /// The clients, as callers.
+    pub clients: Vec<CallerConfig>,
+}
+
+/// `bots.kore_webhook.v1_text`: the form of `text` for one reply. Several are always a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum V1TextForm {
+    /// A text, as the platform writes it.
+    String,
+    /// A list of one text, which Kore's Web SDK needs.
+    Array,
+}
+
+/// A client of the webhook channel of a bot, which shows JWTs in place of a key.
+#[derive(Debug, Clone)]
+pub struct KoreClient {
+    /// The bot.
+    pub bot: BotName,
+    /// The client's id, which its JWTs name.
+    pub id: String,
+    /// The key that verifies them.
+    pub key: ClientKey,
+}
 
 impl KoreWebhookConfig {
     /// Returns a door with every default, whose only client is the bot's own app. Returns `None` for a bot without a usable

@@ -55,6 +55,7 @@ pub use client_key::{ClientKey, InvalidClientKey};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
+pub use kore_webhook::{KoreClient, KoreWebhookConfig, V1TextForm};
 pub use load::{environment, keys, load, read};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
@@ -304,37 +305,6 @@ pub struct BotConfig {
     pub webhook: Option<BotWebhookConfig>,
     /// The door for callers of the platform's webhook channel. Empty while it is off.
     pub kore_webhook: Option<KoreWebhookConfig>,
-}
-
-/// `[bots.kore_webhook]`
-#[derive(Debug, Clone)]
-pub struct KoreWebhookConfig {
-    /// The form of one reply in answers of version 1.
-    pub v1_text: V1TextForm,
-    /// The time after which a call with a first reply is answered, although its turn goes on.
-    pub hold: Duration,
-    /// The clients, as callers.
-    pub clients: Vec<CallerConfig>,
-}
-
-/// `bots.kore_webhook.v1_text`: the form of `text` for one reply. Several are always a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum V1TextForm {
-    /// A text, as the platform writes it.
-    String,
-    /// A list of one text, which Kore's Web SDK needs.
-    Array,
-}
-
-/// A client of the webhook channel of a bot, which shows JWTs in place of a key.
-#[derive(Debug, Clone)]
-pub struct KoreClient {
-    /// The bot.
-    pub bot: BotName,
-    /// The client's id, which its JWTs name.
-    pub id: String,
-    /// The key that verifies them.
-    pub key: ClientKey,
 }
 
 /// `bots.assertion_url`

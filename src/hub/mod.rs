@@ -61,7 +61,7 @@ pub use self::rebalance::{
 pub use self::subscription::Subscription;
 pub use self::threads::HubThreads;
 pub use crate::link::{
-    FRAMES_IN, FRAMES_OUT, HistorySelection, StepFailure, UPLOAD_CHUNK_BYTES, UploadFailure, UploadStep,
+    FRAMES_IN, FRAMES_OUT, HistoryExcerpt, StepFailure, UPLOAD_CHUNK_BYTES, UploadFailure, UploadStep,
 };
 
 /// The timeout of a command for a place in a shard's queue. A new message is then refused. A stored message waits for the

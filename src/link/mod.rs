@@ -38,8 +38,7 @@ mod write_buffer;
 
 pub use crate::domain::LinkState;
 pub use crate::rtm::{
-    ConnectorSetupError, FileUpload, Grant, HistorySelection, PlatformConnector, UPLOAD_CHUNK_BYTES,
-    UploadStep,
+    ConnectorSetupError, FileUpload, Grant, HistoryExcerpt, PlatformConnector, UPLOAD_CHUNK_BYTES, UploadStep,
 };
 pub use crate::store::StoreClock;
 pub use calls::fail_open;

@@ -5,7 +5,7 @@ use tracing::info;
 
 use crate::config::BotConfig;
 use crate::domain::{Problem, ProblemKind, UserId};
-use crate::rtm::{ConnectError, Grant, HistorySelection, PlatformConnector, RetryAdvice};
+use crate::rtm::{ConnectError, Grant, HistoryExcerpt, PlatformConnector, RetryAdvice};
 use crate::wall_clock;
 
 /// Reads a part of the history of a user, as the platform sends it.
@@ -17,7 +17,7 @@ pub async fn read_history(
     bot: &BotConfig,
     user: &UserId,
     grant: &mut Option<Grant>,
-    selection: &HistorySelection<'_>,
+    selection: &HistoryExcerpt<'_>,
 ) -> Result<Bytes, Problem> {
     let (context, now) = (connector.empty_context(), wall_clock::now());
     connector.fetch_history(bot, user, &context, grant, selection, now).await.map_err(|error| {

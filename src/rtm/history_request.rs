@@ -37,7 +37,7 @@ impl<'a> From<Option<&'a str>> for HistoryStart<'a> {
 
 /// The part of the history that a request asks for, in the platform's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct HistorySelection<'a> {
+pub struct HistoryExcerpt<'a> {
     /// Most messages of the page.
     pub limit: u32,
     /// Messages to leave out, back from the newest.
@@ -56,7 +56,7 @@ struct HistoryQuery<'a> {
     #[serde(rename = "botId")]
     bot_id: &'a str,
     #[serde(flatten)]
-    selection: &'a HistorySelection<'a>,
+    selection: &'a HistoryExcerpt<'a>,
 }
 
 impl PlatformConnector {
@@ -81,7 +81,7 @@ impl PlatformConnector {
             HistoryStart::After(id) => (None, Some(true), Some(id)),
             HistoryStart::Newest(back) => (Some(back), None, None),
         };
-        let selection = HistorySelection { limit: PAGE_SIZE, offset, forward, message_id };
+        let selection = HistoryExcerpt { limit: PAGE_SIZE, offset, forward, message_id };
         self.fetch_history(bot, user, context, grant, &selection, now).await
     }
 
@@ -96,7 +96,7 @@ impl PlatformConnector {
         user: &UserId,
         context: &Rc<ConnectContext>,
         grant: &mut Option<Grant>,
-        selection: &HistorySelection<'_>,
+        selection: &HistoryExcerpt<'_>,
         now: Timestamp,
     ) -> Result<Bytes, ConnectError> {
         let query = HistoryQuery { bot_id: &bot.task_bot_id, selection };

@@ -36,7 +36,7 @@ pub use decode::decode_frame;
 pub use error::{CallError, ConnectError, ConnectPhase, RetryAdvice};
 pub use grant::Grant;
 pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, decode_history_page};
-pub use history_request::{HistorySelection, HistoryStart};
+pub use history_request::{HistoryExcerpt, HistoryStart};
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::JwtSigner;
 pub use signal_frames::{DeliveryMarks, OutgoingSignal};

@@ -4,6 +4,8 @@
 //! that the platform lost are sent again. Only one chunk is in memory, and no call begins before it has arrived. Each call
 //! has a timeout and is retried a few times. An expired token is renewed once in each call.
 
+mod upload_step;
+
 use std::io;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use crate::domain::lenient_json::{members, string, string_or_number};
 use crate::domain::{Backoff, FileDescription, UploadedFile, UserId};
 use crate::metrics::{BotUploadMetrics, ConnectResult, UploadCall};
 use crate::wall_clock;
+
+pub use self::upload_step::UploadStep;
 
 /// Most bytes of a chunk. The Web SDK sends chunks of this length.
 pub const UPLOAD_CHUNK_BYTES: usize = 1 << 20;
@@ -72,29 +76,6 @@ pub struct FileUpload<'a> {
     pub metrics: &'a BotUploadMetrics,
     /// Its name and type.
     pub file: &'a FileDescription,
-}
-
-/// A step of an upload in chunks.
-#[derive(Debug, Clone, Copy)]
-pub enum UploadStep<'a> {
-    /// Get the token of a new file.
-    Token,
-    /// Send a chunk.
-    Chunk {
-        /// The token of the file.
-        token: &'a str,
-        /// The number of the chunk, from 0.
-        number: usize,
-        /// Its bytes.
-        bytes: &'a Bytes,
-    },
-    /// Put the chunks together.
-    Complete {
-        /// The token of the file.
-        token: &'a str,
-        /// The number of chunks.
-        count: usize,
-    },
 }
 
 /// The next chunk of a file.
@@ -160,23 +141,6 @@ impl FileUpload<'_> {
             size,
             file_url,
         })
-    }
-
-    /// Makes one step of an upload in chunks, whose client has the file and its token. Returns the token after the first
-    /// step, and the id of the file after the last one.
-    ///
-    /// # Errors
-    /// [`ConnectError`].
-    pub async fn step(mut self, step: UploadStep<'_>) -> Result<Box<str>, ConnectError> {
-        match step {
-            UploadStep::Token => self.file_token().await,
-            UploadStep::Chunk { token, number, bytes } => {
-                self.send_chunk(token, number, bytes).await?;
-                self.metrics.file_uploaded(bytes.len() as u64);
-                Ok(Box::default())
-            }
-            UploadStep::Complete { token, count } => self.put_together(token, count).await,
-        }
     }
 
     /// Calls `POST …/attachment/file/token`.

@@ -422,7 +422,7 @@ fn door_answers_as_the_channel_does() {
     run(async {
         let platform = SandboxOptions { rate_per_minute: 0, ..SandboxOptions::default() };
         let bridge = spawn_bridge_on(platform, |config| {
-            hold(config, 300);
+            hold(config, 1200);
             bot(config).welcome = Duration::from_millis(200);
         })
         .await;

@@ -19,7 +19,7 @@ use crate::domain::{
     UserDetails, UserId, UserProfile,
 };
 
-/// Members at the top that a frame must not take over: what the bridge reads itself, and the frame's own names.
+/// Members at the top that a frame must not take over. The bridge reads some of them itself, and a frame has the others.
 const OWN_MEMBERS: [&str; 17] = [
     "message",
     "from",
@@ -47,14 +47,14 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug)]
 pub(super) struct ChannelCall {
     pub(super) user: UserId,
-    pub(super) content: CallContent,
+    pub(super) content: CallAction,
     /// The digest of the whole body. Equal bodies have equal ones.
     pub(super) digest: [u8; 32],
 }
 
-/// What a call asks for.
+/// The action that a call asks for.
 #[derive(Debug)]
-pub(super) enum CallContent {
+pub(super) enum CallAction {
     /// A message, or the event `ON_CONNECT`.
     Message(Box<CallMessage>),
     /// The event `SESSION_CLOSURE`.
@@ -142,7 +142,7 @@ pub(super) fn read(body: &[u8], version: ApiVersion) -> Result<ChannelCall, Inva
     let event = match (&*kind, val.and_then(string).as_deref()) {
         ("event", Some("ON_CONNECT")) => Some(MessageEvent::Connect),
         ("event", Some("SESSION_CLOSURE")) => {
-            return Ok(ChannelCall { user, content: CallContent::SessionClosure, digest });
+            return Ok(ChannelCall { user, content: CallAction::SessionClosure, digest });
         }
         ("event", _) => return Err(InvalidCall::Event),
         _ => None,
@@ -178,7 +178,7 @@ pub(super) fn read(body: &[u8], version: ApiVersion) -> Result<ChannelCall, Inva
     }
     let details = UserDetails { profile: user_info.map(profile).unwrap_or_default(), merge_with: None };
     let message = CallMessage { content, event, session, details, merges_identity: is_true(merge) };
-    Ok(ChannelCall { user, content: CallContent::Message(Box::new(message)), digest })
+    Ok(ChannelCall { user, content: CallAction::Message(Box::new(message)), digest })
 }
 
 /// Returns the digest of a body by its value, so that white space and the order of members make no difference.

@@ -14,7 +14,7 @@ use super::super::api_error::{ApiError, FieldErrors};
 use super::super::request_pipeline::{json_response, record};
 use super::super::{ApiContext, conversations, request_body};
 use super::call_answer::{self, CallAnswer};
-use super::call_request::{self, CallContent, CallMessage, ChannelCall};
+use super::call_request::{self, CallAction, CallMessage, ChannelCall};
 use super::poll_id::PollId;
 use super::{ApiVersion, DoorClient, V1, V2, serve, unauthorized};
 use crate::domain::{
@@ -69,8 +69,8 @@ async fn call(
     client.caller().check_user(&user)?;
     let conversation = ConversationId::new(client.bot.name.clone(), user);
     let message = match content {
-        CallContent::Message(message) => *message,
-        CallContent::SessionClosure => return close(context, request, &client, conversation).await,
+        CallAction::Message(message) => *message,
+        CallAction::SessionClosure => return close(context, request, &client, conversation).await,
     };
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
     let accept = accept_request(context, &client, conversation, message, digest, trace)?;

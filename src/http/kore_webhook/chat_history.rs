@@ -1,4 +1,4 @@
-//! What a client reads beside its calls: the description of the bot, and the history of the user (protocol.md 9.1, 7.10).
+//! The reads of a client beside its calls: the description of the bot, and the history of the user (protocol.md 9.1, 7.10).
 
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Data;
@@ -9,7 +9,7 @@ use super::super::ApiContext;
 use super::super::api_error::ApiError;
 use super::super::request_pipeline::json_response;
 use super::{BOT_META, CHAT_HISTORY, DoorClient, serve};
-use crate::hub::HistorySelection;
+use crate::hub::HistoryExcerpt;
 
 /// Most messages of a page. The Web SDK asks for so many at most.
 const LIMIT_MAX: u32 = 100;
@@ -52,7 +52,7 @@ async fn history(
             .map(|(_, value)| &**value)
     };
     let number = |names| value(names).and_then(|text: &str| text.parse().ok());
-    let selection = HistorySelection {
+    let selection = HistoryExcerpt {
         limit: number(["limit", "limit"]).unwrap_or(LIMIT).clamp(1, LIMIT_MAX),
         offset: number(["offset", "skip"]),
         forward: value(["forward", "direction"]).map(|forward| matches!(forward, "true" | "1")),

@@ -13,7 +13,7 @@ use memchr::memmem;
 
 /// A field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FormField {
+pub(super) struct UploadField {
     name: String,
     /// The name of the file, if the field is one.
     pub(super) file_name: Option<String>,
@@ -25,13 +25,13 @@ pub(super) struct FormField {
 
 /// The fields of a form, in their order.
 #[derive(Debug, Default)]
-pub(super) struct FormFields(Vec<FormField>);
+pub(super) struct FormFields(Vec<UploadField>);
 
 impl FormFields {
     /// Reads a body of this type. A body that is no form has no fields.
     pub(super) fn read(content_type: &str, body: &Bytes) -> Self {
         if content_type.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded") {
-            let field = |(name, value): (Cow<'_, str>, Cow<'_, str>)| FormField {
+            let field = |(name, value): (Cow<'_, str>, Cow<'_, str>)| UploadField {
                 name: name.into_owned(),
                 file_name: None,
                 media_type: String::new(),
@@ -55,7 +55,7 @@ impl FormFields {
     }
 
     /// Returns the last field of a name.
-    pub(super) fn field(&self, name: &str) -> Option<&FormField> {
+    pub(super) fn field(&self, name: &str) -> Option<&UploadField> {
         self.0.iter().rev().find(|field| field.name == name)
     }
 
@@ -71,7 +71,7 @@ impl FormFields {
 }
 
 /// Reads a part, from the end of its delimiter to the next one.
-fn field(part: &Bytes) -> Option<FormField> {
+fn field(part: &Bytes) -> Option<UploadField> {
     let head_start = memmem::find(part, b"\n")? + 1;
     if part.starts_with(b"--") {
         return None;
@@ -91,7 +91,7 @@ fn field(part: &Bytes) -> Option<FormField> {
     let is_base64 =
         header("content-transfer-encoding").is_some_and(|encoding| encoding.eq_ignore_ascii_case("base64"));
     let media_type = header("content-type").unwrap_or_default();
-    Some(FormField {
+    Some(UploadField {
         name: parameter(disposition, "name")?,
         file_name: parameter(disposition, "filename"),
         media_type: media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),

@@ -13,7 +13,7 @@ use super::Shard;
 use crate::config::BotConfig;
 use crate::domain::{ConversationId, FileDescription, Problem, UploadedFile};
 use crate::hub::{Hub, HubError};
-use crate::link::{self, FileUpload, Grant, HistorySelection, StepFailure, UploadFailure, UploadStep};
+use crate::link::{self, FileUpload, Grant, HistoryExcerpt, StepFailure, UploadFailure, UploadStep};
 use crate::metrics::BotUploadMetrics;
 
 /// Most kept grants.
@@ -130,7 +130,7 @@ impl Hub {
         &self,
         bot: &BotConfig,
         conversation: &ConversationId,
-        selection: &HistorySelection<'_>,
+        selection: &HistoryExcerpt<'_>,
     ) -> Result<Result<Bytes, Problem>, HubError> {
         self.with_grant(bot, conversation, async |shard, _metrics, grant| {
             link::read_history(&shard.connector, bot, conversation.user(), grant, selection).await

@@ -9,8 +9,8 @@ fn call(version: ApiVersion, body: &Value) -> Result<ChannelCall, InvalidCall> {
 
 fn message(version: ApiVersion, body: &Value) -> CallMessage {
     match call(version, body).unwrap_or_else(|error| panic!("{body}: {error}")).content {
-        CallContent::Message(message) => *message,
-        CallContent::SessionClosure => panic!("{body} is a closure"),
+        CallAction::Message(message) => *message,
+        CallAction::SessionClosure => panic!("{body} is a closure"),
     }
 }
 
@@ -71,7 +71,7 @@ fn events_are_a_connect_and_a_closure() {
             assert_eq!((read.event, read.session), (Some(MessageEvent::Connect), request), "{session}");
         }
         let closure = call(version, &event("SESSION_CLOSURE", json!(null))).unwrap();
-        assert!(matches!(closure.content, CallContent::SessionClosure));
+        assert!(matches!(closure.content, CallAction::SessionClosure));
         assert_eq!(call(version, &event("ON_LEAVE", json!(null))).unwrap_err(), InvalidCall::Event);
     }
     let text = message(ApiVersion::V2, &with(json!({"session": {"new": true}})));
