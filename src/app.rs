@@ -26,9 +26,9 @@ use tracing::{error, info, warn};
 
 use self::clock_watch::ClockWatch;
 use crate::config::{self, Config, StoreUrl};
-use crate::domain::FairShare;
 use crate::http::{self, AdminContext, ApiContext, ApiServer};
 use crate::hub::{self, Hub, HubThreads};
+use crate::identity::RemoteKeys;
 use crate::metrics::{LabelSets, Metrics};
 use crate::runtime::WorkerThreads;
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
@@ -202,6 +202,9 @@ impl Bridge {
         let api = ApiServer::start(&context, api, shards.workers())
             .await
             .map_err(failed("server.listen", server.listen))?;
+        for keys in context.remote_keys() {
+            spawn(RemoteKeys::run(keys, Arc::clone(&metrics)));
+        }
         info!(
             api = %addresses.api, admin = %addresses.admin,
             replica = %config.cluster.replica_id, incarnation = %shards.hub().incarnation(),
@@ -209,7 +212,7 @@ impl Bridge {
         );
         Ok(Self {
             addresses,
-            sweeper: spawn(sweep(store.clone(), context.memory(), Arc::clone(&metrics))),
+            sweeper: spawn(sweep(store.clone(), Arc::clone(&context), Arc::clone(&metrics))),
             store,
             shards,
             dispatcher,
@@ -311,13 +314,15 @@ impl Bridge {
 }
 
 /// Removes expired data, counts open messages and the memory of requests, and compares the clocks, once a second.
-async fn sweep(store: Store, memory: Arc<FairShare>, metrics: Arc<Metrics>) {
+async fn sweep(store: Store, context: Arc<ApiContext>, metrics: Arc<Metrics>) {
+    let memory = context.memory();
     let mut second = interval(Duration::from_secs(1));
     let mut clocks = ClockWatch::default();
     loop {
         second.tick().await;
         clocks.look(&metrics.clocks);
         metrics.request_memory.set(i64::try_from(memory.taken()).unwrap_or(i64::MAX));
+        context.return_idle_rates().await;
         match &store {
             Store::Memory(memory) => {
                 memory.sweep(SWEEP_MAX_MESSAGES);

@@ -23,6 +23,7 @@ pub mod doctor;
 pub mod domain;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod link;
 pub mod metrics;
 mod reply_content;

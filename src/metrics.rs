@@ -14,6 +14,7 @@ mod deliveries;
 mod event_streams;
 mod fleet;
 mod http_requests;
+mod key_sets;
 mod labels;
 mod metric_factory;
 mod oldest_open_message;
@@ -38,6 +39,7 @@ pub use connections::ConnectionMetrics;
 pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
 pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
+pub use key_sets::KeySetMetrics;
 pub use labels::{
     AttemptEnd, ConnectResult, ConnectStep, ConnectionEndReason, SocketState, StreamEndReason, TurnStage,
     UploadCall,
@@ -115,6 +117,8 @@ pub struct Metrics {
     pub deliveries: DeliveryMetrics,
     /// Files that callers upload.
     pub uploads: UploadMetrics,
+    /// Keys of callers' tokens.
+    pub key_sets: KeySetMetrics,
 }
 
 impl Metrics {
@@ -218,6 +222,7 @@ impl Metrics {
             )?,
             deliveries: DeliveryMetrics::declare(&factory)?,
             uploads: UploadMetrics::declare(&factory)?,
+            key_sets: KeySetMetrics::declare(&factory)?,
             registry: factory.0,
         })
     }

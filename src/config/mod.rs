@@ -51,6 +51,7 @@ use url::Url;
 use crate::domain::{BotName, JsonObject, UrlPattern};
 
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
+pub use callers::{CallerConfig, CallerScopes, RateScope};
 pub use client_key::{ClientKey, InvalidClientKey};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
@@ -371,58 +372,6 @@ pub struct LegacySignature {
     pub header: Box<str>,
     /// The key of the signature.
     pub secret: SecretString,
-}
-
-/// Where a rate holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RateScope {
-    /// On each replica alone.
-    #[default]
-    Replica,
-    /// On all replicas together.
-    Fleet,
-}
-
-/// One of `[[callers]]`.
-#[derive(Debug, Clone)]
-pub struct CallerConfig {
-    /// The name in debug logs. Idempotency keys of different names are separate.
-    pub name: String,
-    /// The SHA-256 of the caller's key, or `None` for a caller by token alone.
-    pub key_sha256: Option<[u8; 32]>,
-    /// The tokens that the caller may show.
-    pub jwt: Option<Arc<CallerTokenConfig>>,
-    /// The scopes of the key.
-    pub scopes: CallerScopes,
-    /// The bots that the caller may use. Empty for every bot.
-    pub bots: Option<Vec<BotName>>,
-    /// The required prefix of its users' identities.
-    pub user_prefix: String,
-    /// The largest number of requests per minute; 0 for no limit.
-    pub rate_per_minute: u32,
-    /// Where `rate_per_minute` holds.
-    pub rate_scope: RateScope,
-    /// The largest number of concurrent requests; 0 for no limit.
-    pub max_open_requests: u32,
-    /// The largest number of its messages that have not ended; 0 for no limit.
-    pub max_open_messages: u32,
-    /// The secrets that sign its callbacks, newest first.
-    pub webhook_secrets: Vec<SecretString>,
-    /// The format of its callbacks.
-    pub webhook_form: PayloadFormat,
-    /// The client of the webhook channel that the caller is. It has no other credentials then.
-    pub kore_client: Option<KoreClient>,
-}
-
-/// The scopes of a caller. No scope includes another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallerScopes {
-    /// POST messages, DELETE conversations.
-    pub send: bool,
-    /// GET what belongs to conversations.
-    pub read: bool,
-    /// The deliveries of webhooks.
-    pub admin: bool,
 }
 
 /// `[webhooks]`

@@ -43,9 +43,9 @@ problem_kinds! {
     /// Malformed JSON, or a field or header that is missing, unknown or out of range.
     InvalidRequest = 400, "invalid-request", "The request is not valid";
     /// The request has no key, or an unknown one.
-    Unauthorized = 401, "unauthorized", "A valid caller key is needed";
+    Unauthorized = 401, "unauthorized", "A valid key or token is needed";
     /// The key does not cover the request.
-    Forbidden = 403, "forbidden", "The caller key does not cover this request";
+    Forbidden = 403, "forbidden", "The key or token does not cover this request";
     /// No such route, bot, message or delivery.
     NotFound = 404, "not-found", "The resource does not exist";
     /// The route exists, the method does not.
@@ -86,6 +86,8 @@ problem_kinds! {
     NoReply = 504, "no-reply", "The bot did not reply in time";
     /// The store did not answer in time.
     StoreUnavailable = 503, "store-unavailable", "The store did not answer";
+    /// The keys that verify the caller's token are not known yet.
+    IssuerUnavailable = 503, "issuer-unavailable", "The token cannot be verified now; retry later";
     /// The store lost the message after acceptance.
     MessageLost = 500, "message-lost", "The store lost the message after accepting it";
     /// The replica shuts down.

@@ -107,6 +107,15 @@ impl ApiError {
         failure
     }
 
+    /// Adds the challenge that tells a client how to authenticate (RFC 6750, 3). Characters outside of a header are left out.
+    pub(super) fn with_challenge(self, challenge: &str) -> Self {
+        let visible: String = challenge.chars().filter(|c| matches!(c, ' '..='~')).collect();
+        match HeaderValue::try_from(visible) {
+            Ok(value) => self.with_header(header::WWW_AUTHENTICATE, value),
+            Err(_) => self,
+        }
+    }
+
     /// Adds a header to the response.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));

@@ -7,12 +7,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderMap};
+use tokio_util::sync::CancellationToken;
 
-use super::api_error::ApiError;
+use super::api_error::{ApiError, RETRY_SOON};
 use super::caller_table::{CallerEntry, CallerTable};
 use crate::config::{CallerConfig, CallerScopes};
-use crate::domain::{BotName, ProblemKind, UserId};
+use crate::domain::{BotName, Problem, ProblemKind, Timestamp, UserId};
+use crate::identity::{ReadToken, RemoteKeys, TokenRefusal, TokenRights};
 
 /// The scope that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub(super) struct CallerRights {
     pub(super) user: Option<UserId>,
     /// The kind of credentials, for refusals.
     pub(super) credential: Credential,
+    /// The end of a read token.
+    pub(super) expires: Option<Timestamp>,
 }
 
 /// The kind of credentials.
@@ -61,12 +65,17 @@ pub(super) struct CallerRights {
 pub(super) enum Credential {
     /// A caller's key.
     Key,
+    /// A token of the caller's identity provider.
+    Token,
+    /// A token of ours, for the events of one user.
+    ReadToken,
 }
 
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Key => "key",
+            Self::Token | Self::ReadToken => "token",
         })
     }
 }
@@ -80,6 +89,58 @@ impl CallerRights {
             bots: config.bots.clone(),
             user: None,
             credential: Credential::Key,
+            expires: None,
+        }
+    }
+
+    /// Returns the rights of a token: those that both the configuration and the token give.
+    pub(super) fn of_token(config: &CallerConfig, token: TokenRights) -> Self {
+        let TokenRights { user, scopes, bots, name } = token;
+        let own = config.scopes;
+        let scopes = scopes.map_or(own, |given| CallerScopes {
+            send: own.send && given.send,
+            read: own.read && given.read,
+            admin: own.admin && given.admin,
+        });
+        let bots = match (&config.bots, bots) {
+            (None, bots) => bots,
+            (Some(own), None) => Some(own.clone()),
+            (Some(own), Some(mut given)) => {
+                given.retain(|bot| own.contains(bot));
+                Some(given)
+            }
+        };
+        Self {
+            // A slash is no part of a configured name, so no client can take the name of another caller.
+            name: name
+                .map_or_else(|| config.name.as_str().into(), |name| format!("{}/{name}", config.name).into()),
+            scopes,
+            bots,
+            user,
+            credential: Credential::Token,
+            expires: None,
+        }
+    }
+
+    /// Returns the rights of a read token of this caller.
+    pub(super) fn of_read_token(config: &CallerConfig, token: ReadToken) -> Self {
+        let bots = token.bot.map_or_else(
+            || config.bots.clone(),
+            |bot| {
+                Some(if config.bots.as_ref().is_none_or(|own| own.contains(&bot)) {
+                    vec![bot]
+                } else {
+                    vec![]
+                })
+            },
+        );
+        Self {
+            name: config.name.as_str().into(),
+            scopes: CallerScopes { read: config.scopes.read, ..CallerScopes::default() },
+            bots,
+            user: Some(token.user),
+            credential: Credential::ReadToken,
+            expires: Some(token.expires),
         }
     }
 }
@@ -90,16 +151,23 @@ impl CallerIdentity {
         Self::Known(Arc::new(KnownCaller { entry, rights }))
     }
 
-    /// Finds the caller of the `Authorization` header's key.
+    /// Finds the caller of the key or token in the `Authorization` header, at this time of the wall clock.
     ///
     /// # Errors
-    /// [`AuthRefusal`].
-    pub(super) fn identify(callers: &CallerTable, headers: &HeaderMap) -> Result<Self, AuthRefusal> {
+    /// [`AuthRefusal`]. A key goes first, because it may have the form of a token.
+    pub(super) fn identify(
+        callers: &CallerTable,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Self, AuthRefusal> {
         if callers.is_empty() {
             return Ok(Self::Anonymous);
         }
-        let key = bearer_credentials(headers).ok_or(AuthRefusal::NoKey)?;
-        callers.find_by_key(key).cloned().ok_or(AuthRefusal::NoKey)
+        let credentials = bearer_credentials(headers).ok_or(AuthRefusal::NoCredentials)?;
+        match callers.find_by_key(credentials) {
+            Some(caller) => Ok(caller.clone()),
+            None => callers.find_by_token(credentials, now).unwrap_or(Err(AuthRefusal::UnknownKey)),
+        }
     }
 
     /// Checks that the caller has a scope.
@@ -117,9 +185,11 @@ impl CallerIdentity {
             return Ok(());
         }
         let credential = rights.credential;
-        Err(forbidden(format!(
+        let refusal = forbidden(format!(
             "This {credential} lacks the scope `{name}`. Use another {credential}, or have the scope added."
-        )))
+        ));
+        let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{name}\"");
+        Err(refusal.with_challenge(&challenge))
     }
 
     fn rights(&self) -> Option<&CallerRights> {
@@ -145,6 +215,21 @@ impl CallerIdentity {
     /// Returns the caller's place in shares, or `None` if it shares with no other.
     pub(super) fn holder(&self) -> Option<usize> {
         self.entry()?.holder()
+    }
+
+    /// Returns the token that is cancelled when a reload takes the caller away, or its rights.
+    pub(super) fn revoked(&self) -> CancellationToken {
+        self.entry().map(|entry| entry.revoked.clone()).unwrap_or_default()
+    }
+
+    /// Returns the end of a read token.
+    pub(super) fn expires(&self) -> Option<Timestamp> {
+        self.rights()?.expires
+    }
+
+    /// Returns whether a browser of another origin may read the answer, because its token allows no more than that.
+    pub(super) fn is_browser(&self) -> bool {
+        self.rights().is_some_and(|rights| rights.credential == Credential::ReadToken)
     }
 
     /// Returns the limit of open requests, or `None` without a limit.
@@ -222,17 +307,50 @@ impl CallerIdentity {
 }
 
 /// Why a request has no caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum AuthRefusal {
-    /// Its key is missing or unknown.
-    NoKey,
+    /// It has no key and no token.
+    NoCredentials,
+    /// Its key is unknown.
+    UnknownKey,
+    /// Its token is refused. Newer keys of the issuer may verify it, if there are some to fetch.
+    Token(TokenRefusal, Option<Arc<RemoteKeys>>),
+}
+
+impl AuthRefusal {
+    /// Returns the keys that may verify the token once they are fetched again.
+    pub(super) fn fetchable_keys(&self) -> Option<&Arc<RemoteKeys>> {
+        match self {
+            Self::Token(TokenRefusal::UnknownKey | TokenRefusal::NoKeys, keys) => keys.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 impl From<AuthRefusal> for ApiError {
     fn from(refusal: AuthRefusal) -> Self {
+        let unauthorized = |detail: String, challenge: &str| {
+            Self::new(ProblemKind::Unauthorized, detail).with_challenge(challenge)
+        };
         match refusal {
-            AuthRefusal::NoKey => unauthorized(
-                "The key is missing or unknown. Send a caller's key as `Authorization: Bearer KEY`.",
+            AuthRefusal::NoCredentials => unauthorized(
+                "The key is missing. Send a caller's key or token as `Authorization: Bearer KEY`.".to_owned(),
+                "Bearer",
+            ),
+            AuthRefusal::UnknownKey => unauthorized(
+                "The key is unknown. Send a caller's key or token as `Authorization: Bearer KEY`.".to_owned(),
+                "Bearer error=\"invalid_token\"",
+            ),
+            AuthRefusal::Token(TokenRefusal::NoKeys, _) => {
+                let detail = "The keys of the token's issuer could not be fetched yet. Nothing was accepted; retry later.";
+                Problem::new(ProblemKind::IssuerUnavailable, detail).retry_after(RETRY_SOON).into()
+            }
+            AuthRefusal::Token(refusal, _) => unauthorized(
+                format!("The token is refused: {refusal}. Get a new one from its issuer, for this bridge."),
+                &format!(
+                    "Bearer error=\"invalid_token\", error_description=\"{}\"",
+                    refusal.to_string().replace(['"', '\\'], "'")
+                ),
             ),
         }
     }
@@ -247,11 +365,6 @@ pub(super) fn bearer_credentials(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
 }
 
-fn unauthorized(detail: &'static str) -> ApiError {
-    ApiError::new(ProblemKind::Unauthorized, detail)
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-}
-
 fn forbidden(detail: String) -> ApiError {
     ApiError::new(ProblemKind::Forbidden, detail)
 }
@@ -260,7 +373,11 @@ fn forbidden(detail: String) -> ApiError {
 impl CallerIdentity {
     /// Returns the identity of the key of a single caller.
     pub(super) fn single(config: &CallerConfig) -> Self {
-        let table = CallerTable::new(std::slice::from_ref(config));
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let table = CallerTable::new(&crate::config::Config {
+            callers: vec![config.clone()],
+            ..crate::config::Config::dev(url)
+        });
         let entry = table.entries().next().unwrap();
         Self::new(Arc::clone(entry), CallerRights::of_key(config))
     }
@@ -268,8 +385,10 @@ impl CallerIdentity {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderValue;
+
     use super::*;
-    use crate::config::fixtures;
+    use crate::config::{Config, fixtures};
     use crate::domain::Sha256;
 
     fn headers(values: &[&'static str]) -> HeaderMap {
@@ -296,8 +415,9 @@ mod tests {
             ..fixtures::caller(name, CallerScopes::default())
         };
         let tokens_only = CallerConfig { key_sha256: None, ..caller("d", "") };
-        let callers =
-            CallerTable::new(&[caller("a", "one"), caller("b", "two"), tokens_only, caller("c", "three")]);
+        let callers = vec![caller("a", "one"), caller("b", "two"), tokens_only, caller("c", "three")];
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let callers = CallerTable::new(&Config { callers, ..Config::dev(url) });
         let name = |key: &str| callers.find_by_key(key.as_bytes()).map(CallerIdentity::name);
         assert_eq!(name("one"), Some("a"));
         assert_eq!(name("three"), Some("c"));

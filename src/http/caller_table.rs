@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use tokio_util::sync::CancellationToken;
 
-use super::auth::{CallerIdentity, CallerRights};
+use super::auth::{AuthRefusal, CallerIdentity, CallerRights};
 use super::rate_limit::CallerRateLimit;
-use crate::config::CallerConfig;
-use crate::domain::{BotName, CALLER_PLACES, Sha256};
+use crate::config::{CallerConfig, Config};
+use crate::domain::{BotName, CALLER_PLACES, Sha256, Timestamp};
+use crate::identity::{ReadToken, TokenRefusal, TokenVerifier, issuer_of};
 
 /// The callers of one configuration.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct CallerEntry {
     pub(super) open: Arc<AtomicUsize>,
     /// Its remaining requests, or `None` without a limit.
     pub(super) rate: Option<Arc<CallerRateLimit>>,
+    /// The verifier of its tokens.
+    pub(super) tokens: Option<Arc<TokenVerifier>>,
     /// Cancelled when a reload takes the caller away, or its rights.
     pub(super) revoked: CancellationToken,
 }
@@ -57,12 +60,13 @@ impl CallerEntry {
 
 impl CallerTable {
     /// Creates the table of these callers, with full rates and no open requests.
-    pub(super) fn new(callers: &[CallerConfig]) -> Self {
-        Self::following(&Self { entries: Vec::new() }, callers)
+    pub(super) fn new(config: &Config) -> Self {
+        Self { entries: Vec::new() }.followed_by(config)
     }
 
     /// Creates the table that follows this one. Callers that stay keep their counters.
-    fn following(&self, callers: &[CallerConfig]) -> Self {
+    fn followed_by(&self, config: &Config) -> Self {
+        let callers = &config.callers;
         let before: HashMap<&str, &Arc<CallerEntry>> =
             self.entries.iter().map(|caller| (caller.entry.config.name.as_str(), &caller.entry)).collect();
         let mut free = (0..CALLER_PLACES).filter(|place| before.values().all(|entry| entry.place != *place));
@@ -77,6 +81,10 @@ impl CallerTable {
                 sharing_name: sharing.next(),
                 open: old.map(|old| Arc::clone(&old.open)).unwrap_or_default(),
                 rate: rate.or_else(|| CallerRateLimit::new(config).map(Arc::new)),
+                tokens: match (&config.jwt, old.and_then(|old| old.tokens.as_ref())) {
+                    (Some(jwt), Some(tokens)) if tokens.config() == &**jwt => Some(Arc::clone(tokens)),
+                    (jwt, _) => jwt.as_ref().map(|jwt| Arc::new(TokenVerifier::new(jwt, &config.name))),
+                },
                 revoked: old
                     .filter(|old| old.config.is_covered_by(config))
                     .map(|old| old.revoked.clone())
@@ -123,5 +131,40 @@ impl CallerTable {
             }
         }
         Some(&self.entries.get(usize::try_from(found).ok()?)?.identity)
+    }
+
+    /// Finds the caller of a token, and verifies the token. Returns `None` if the text is no token, or no caller has tokens.
+    pub(super) fn find_by_token(
+        &self,
+        token: &[u8],
+        now: Timestamp,
+    ) -> Option<Result<CallerIdentity, AuthRefusal>> {
+        if self.entries().all(|entry| entry.tokens.is_none()) {
+            return None;
+        }
+        let issuer = issuer_of(token)?;
+        let mut refusal = AuthRefusal::Token(TokenRefusal::Issuer, None);
+        for entry in self.entries() {
+            let Some(tokens) = entry.tokens.as_ref().filter(|tokens| *tokens.config().issuer == *issuer)
+            else {
+                continue;
+            };
+            match tokens.verify(token, now) {
+                Ok(rights) => {
+                    let rights = CallerRights::of_token(&entry.config, rights);
+                    return Some(Ok(CallerIdentity::new(Arc::clone(entry), rights)));
+                }
+                // Callers of one issuer differ by their audience, so another one may fit.
+                Err(why) => refusal = AuthRefusal::Token(why, tokens.remote_keys().cloned()),
+            }
+        }
+        Some(Err(refusal))
+    }
+
+    /// Returns the identity of a read token, if its caller is still one and may read.
+    pub(super) fn find_by_read_token(&self, token: ReadToken) -> Option<CallerIdentity> {
+        let entry = self.entries().find(|entry| *entry.config.name == *token.caller)?;
+        let rights = CallerRights::of_read_token(&entry.config, token);
+        rights.scopes.read.then(|| CallerIdentity::new(Arc::clone(entry), rights))
     }
 }

@@ -117,6 +117,7 @@ impl<'a> ListedView<'a> {
 /// # Errors
 /// `forbidden` for a bot outside the configuration of the caller.
 fn visible(caller: &CallerIdentity, bot: Option<BotName>) -> Result<ConversationQuery, ApiError> {
+    caller.check_covers_users()?;
     if let Some(bot) = &bot {
         caller.check_bot(bot.as_str())?;
     }

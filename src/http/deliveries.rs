@@ -126,8 +126,9 @@ fn visible(
     if let Some(bot) = &bot {
         caller.check_bot(bot.as_str())?;
     }
-    if let Some(user) = &user {
-        caller.check_user(user)?;
+    match &user {
+        Some(user) => caller.check_user(user)?,
+        None => caller.check_covers_users()?,
     }
     let bots = bot.map(|bot| vec![bot]).or_else(|| caller.bots().map(<[_]>::to_vec));
     Ok(DeliveryQuery { bots, user, user_prefix: caller.user_prefix().into(), ..DeliveryQuery::default() })

@@ -94,14 +94,21 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
              accepted. The same request will fail again.",
         ),
         K::Unauthorized => (
-            "The request carries no key, more than one, or one that no configured caller has.",
+            "The request carries no key or token, more than one, or one that no configured caller has. Or its token has expired, \
+             or is for another audience.",
             "Send one <code>Authorization: Bearer KEY</code> with a key made by <code>rtm-bridge key new</code> \
-             whose hash is in the configuration.",
+             whose hash is in the configuration. Get a new token from its issuer if <code>detail</code> says so.",
         ),
         K::Forbidden => (
-            "The key is known, but its scopes, bots or user prefix do not cover this request.",
+            "The key or token is known, but its scopes, bots or users do not cover this request.",
             "Read <code>detail</code> for which of them it is. Use another key, or have the caller's \
              configuration changed.",
+        ),
+        K::IssuerUnavailable => (
+            "The request carries a token, and the keys of its issuer could not be fetched yet. Nothing was accepted.",
+            "Send it again after <code>Retry-After</code> seconds. Operators: the log says why \
+             <code>callers.jwt.jwks_url</code> gives no keys; the metric <code>key_set_fetches_total</code> counts the \
+             attempts.",
         ),
         K::NotFound => (
             "There is no such route, bot, message or delivery. Messages are kept for a time after their end \

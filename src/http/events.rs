@@ -16,9 +16,10 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use self::event_filter::EventFilter;
-use self::event_stream::{EventStream, StreamPlaces};
+use self::event_stream::{EventStream, StreamAccess, StreamPlaces};
 use self::event_view::EventView;
 use self::page_reader::{PageReader, ReaderPage};
 use self::stream_feed::StreamFeed;
@@ -33,8 +34,9 @@ use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader};
 use super::query_parameters::parse_limit;
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, EVENTS};
-use crate::domain::{ConversationId, Cursor, InvalidCursor, ReadStart};
+use crate::domain::{ConversationId, Cursor, InvalidCursor, ReadStart, Timestamp};
 use crate::hub::HubError;
+use crate::wall_clock;
 
 pub(super) use self::event_stream::KEEP_ALIVE;
 
@@ -53,11 +55,11 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     let headers = request.headers();
     let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
-    let (address, [after, limit, types]) = ConversationAddress::read_with(
+    let (address, [after, limit, types, _token]) = ConversationAddress::read_with(
         &context.config,
         &caller,
         request.uri(),
-        ["after", "limit", "types"],
+        ["after", "limit", "types", "token"],
         &mut errors,
     )?;
     let after =
@@ -143,7 +145,14 @@ async fn open_stream(
     let first = memory.read(&context.hub, &conversation, after).await?;
     let feed = StreamFeed::new(conversation.clone(), filter, first, fastrand::u32(RECONNECT_MILLIS));
     let places = StreamPlaces { _all: all, _share: share, _open: places.and_then(|places| places.open) };
-    Ok(EventStream { context: context.clone(), conversation, subscription, feed, memory, _places: places })
+    let access = StreamAccess { revoked: caller.revoked(), until: caller.expires().map(instant_of) };
+    let context = context.clone();
+    Ok(EventStream { context, conversation, subscription, feed, memory, access, _places: places })
+}
+
+/// Returns the instant of a time of the wall clock. A time that has passed is now.
+fn instant_of(time: Timestamp) -> Instant {
+    Instant::now() + time.since(wall_clock::now())
 }
 
 fn stream_head() -> HttpResponseBuilder {

@@ -41,6 +41,14 @@ impl CountedRequest {
         }
     }
 
+    /// Returns when a reload takes the caller away, or its rights.
+    pub(super) async fn revoked(&self) {
+        match self.caller.as_ref().ok().and_then(CallerIdentity::entry) {
+            Some(entry) => entry.revoked.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Returns the caller with the places of its request, after a check of its scope.
     fn admit(
         &self,
@@ -56,7 +64,7 @@ impl CountedRequest {
 /// Returns the request if its body is wanted, else the refusal.
 pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Request, Response<BoxBody>> {
     let head = request.head();
-    let counted = context.count_request(head);
+    let counted = context.count_request(head).await;
     let (route, checked) = check(context, head, &counted);
     let checked = counted.check_host(head).and(checked);
     let refused = counted.rate_limit.as_ref().is_some_and(|status| status.refusal().is_some());

@@ -26,6 +26,7 @@ mod documentation;
 mod events;
 mod expectation;
 mod field_validator;
+mod fleet_rate;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod header_parameters;
@@ -37,18 +38,20 @@ mod multipart_parser;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
+mod read_tokens;
 mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod request_places;
 mod rhythm;
 mod signals;
+mod tokens;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use actix_http::RequestHead;
@@ -60,14 +63,17 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use crate::config::Config;
 use crate::domain::{CALLER_PLACES, FairShare, MessageId, Problem, ProblemKind};
 use crate::hub::{Hub, HubError};
+use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
 use crate::store::Clock;
+use crate::wall_clock;
 use api_error::ApiError;
 use auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use caller_table::CallerTable;
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
+use read_tokens::ReadTokenKeys;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
 
@@ -76,6 +82,7 @@ pub use api_server::ApiServer;
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
+const TOKENS: &str = "/tokens";
 const ATTACHMENTS: &str = "/conversations/{user}/attachments";
 const ERASE: &str = "/conversations/{user}/erase";
 const EVENTS: &str = "/conversations/{user}/events";
@@ -103,6 +110,7 @@ pub const ROUTES: &[&str] = &[
     MESSAGE,
     SIGNALS,
     RHYTHM,
+    TOKENS,
     DELIVERIES,
     DELIVERY,
     REDELIVER,
@@ -142,6 +150,8 @@ pub struct ApiContext {
     stream_share: Arc<FairShare>,
     /// Places of uploads, which callers and bots share.
     upload_shares: UploadShares,
+    /// The keys of read tokens.
+    read_token_keys: ReadTokenKeys,
     /// The callers, which a reload of the configuration replaces.
     callers: RwLock<Arc<CallerTable>>,
     /// Longest silence in an event stream.
@@ -164,7 +174,8 @@ impl ApiContext {
             request_share: FairShare::new(config.server.max_requests, CALLER_PLACES),
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
-            callers: RwLock::new(Arc::new(CallerTable::new(&config.callers))),
+            read_token_keys: ReadTokenKeys::default(),
+            callers: RwLock::new(Arc::new(CallerTable::new(&config))),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             config,
@@ -182,20 +193,54 @@ impl ApiContext {
         Arc::clone(&self.memory)
     }
 
+    /// Returns the keys of issuers, which [`RemoteKeys::run`] fetches.
+    pub fn remote_keys(&self) -> Vec<Weak<RemoteKeys>> {
+        let callers = self.callers();
+        let tokens = callers.entries().filter_map(|entry| entry.tokens.as_ref());
+        tokens.filter_map(|tokens| tokens.remote_keys().map(Arc::downgrade)).collect()
+    }
+
+    /// Gives the fleet back what idle callers did not use of their rates.
+    pub async fn return_idle_rates(&self) {
+        for rate in self.callers().entries().filter_map(|entry| entry.rate.as_ref()) {
+            rate.return_idle(&self.hub).await;
+        }
+    }
+
     /// Returns the callers of the configuration.
     fn callers(&self) -> Arc<CallerTable> {
         Arc::clone(&self.callers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Identifies the caller of a request, and counts the request in the caller's rate.
-    fn count_request(&self, head: &RequestHead) -> CountedRequest {
-        self.count_request_of(CallerIdentity::identify(&self.callers(), head.headers()))
+    /// Identifies the caller of a request, and counts the request in the caller's rate. A token with an unknown key waits
+    /// until the keys of its issuer were fetched again.
+    async fn count_request(&self, head: &RequestHead) -> CountedRequest {
+        let caller = match read_tokens::of_request(head) {
+            Some(token) => self.identify_reader(&token).await,
+            None => {
+                let identify =
+                    || CallerIdentity::identify(&self.callers(), head.headers(), wall_clock::now());
+                match identify() {
+                    Err(refusal)
+                        if let Some(keys) = refusal.fetchable_keys()
+                            && keys.refetched().await =>
+                    {
+                        identify()
+                    }
+                    identified => identified,
+                }
+            }
+        };
+        self.count_request_of(caller).await
     }
 
     /// Counts a request of this caller in its rate.
-    fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
+    async fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
         let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
-        let rate_limit = entry.and_then(|entry| entry.rate.as_ref()).map(|rate| rate.consume());
+        let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
+            Some(rate) => Some(rate.count(&self.hub).await),
+            None => None,
+        };
         CountedRequest { caller, rate_limit }
     }
 
@@ -268,6 +313,7 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(ATTACHMENTS).route(web::post().to(attachments::post)))
             .service(read_only(CONVERSATIONS).route(web::route().guard(reads()).to(conversation_list::list)))
             .service(write_only(ERASE).route(web::post().to(conversations::erase)))
+            .service(write_only(TOKENS).route(web::post().to(tokens::post)))
             .service(write_only(SIGNALS).route(web::post().to(signals::post)))
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))

@@ -1,13 +1,16 @@
-//! The rate limit of a caller on this replica (ADR 25).
+//! The rate limit of a caller, on this replica or on all of them (ADR 25).
 //!
 //! Each limited caller has a token bucket (GCRA). It holds the requests of a minute and refills evenly over a minute. A
 //! caller that keeps to its limit in every 60 s is never refused. Every answer to its key carries the fields of
 //! draft-ietf-httpapi-ratelimit-headers.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
@@ -15,8 +18,10 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use super::api_error::ApiError;
-use crate::config::CallerConfig;
+use super::fleet_rate::{FleetCount, FleetRate};
+use crate::config::{CallerConfig, RateScope};
 use crate::domain::{Problem, ProblemKind};
+use crate::hub::Hub;
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -39,13 +44,21 @@ type TokenBucket = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, StateInfor
 #[derive(Debug)]
 pub(super) struct CallerRateLimit {
     per_minute: NonZeroU32,
+    /// The bucket of this replica. It serves a caller of the whole fleet too while the store is away.
     bucket: TokenBucket,
+    /// The part of the fleet's bucket that this replica has, if the limit holds for all replicas.
+    fleet: Option<FleetRate>,
+    partition: PartitionKey,
 }
 
+/// The parameter `pk` of the fields: the name of a caller whose bucket all replicas share, as a byte sequence (RFC 9651).
+type PartitionKey = Option<Arc<str>>;
+
 /// State of a caller's bucket after its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RateLimitStatus {
     per_minute: NonZeroU32,
+    partition: PartitionKey,
     /// Requests that the caller may still make at once.
     remaining: u32,
     /// Longest time until another request is allowed.
@@ -59,18 +72,50 @@ impl CallerRateLimit {
     pub(super) fn new(caller: &CallerConfig) -> Option<Self> {
         let per_minute = NonZeroU32::new(caller.rate_per_minute)?;
         let (quota, clock) = (Quota::per_minute(per_minute), RuntimeClock(Instant::now()));
-        Some(Self { per_minute, bucket: TokenBucket::new(quota, InMemoryState::default(), clock) })
+        let is_shared = caller.rate_scope == RateScope::Fleet;
+        Some(Self {
+            per_minute,
+            bucket: TokenBucket::new(quota, InMemoryState::default(), clock),
+            fleet: is_shared.then(|| FleetRate::new(&caller.name, per_minute)),
+            partition: is_shared.then(|| format!(";pk=:{}:", STANDARD.encode(&caller.name)).into()),
+        })
     }
 
     /// Returns whether this is the limit of the configuration.
-    pub(super) const fn is_of(&self, caller: &CallerConfig) -> bool {
+    pub(super) fn is_of(&self, caller: &CallerConfig) -> bool {
         self.per_minute.get() == caller.rate_per_minute
+            && self.fleet.is_some() == (caller.rate_scope == RateScope::Fleet)
     }
 
-    /// Counts a request.
-    pub(super) fn consume(&self) -> RateLimitStatus {
+    /// Counts a request. Only a limit of the fleet waits, for the store.
+    pub(super) async fn count(&self, hub: &Hub) -> RateLimitStatus {
+        match &self.fleet {
+            None => self.count_here(),
+            Some(fleet) => match fleet.count(hub).await {
+                Some(FleetCount { remaining, next_in, refused }) => RateLimitStatus {
+                    per_minute: self.per_minute,
+                    partition: self.partition.clone(),
+                    remaining,
+                    next_in,
+                    refused,
+                },
+                None => self.count_here(),
+            },
+        }
+    }
+
+    /// Gives the fleet back what this replica does not use.
+    pub(super) async fn return_idle(&self, hub: &Hub) {
+        if let Some(fleet) = &self.fleet {
+            fleet.return_idle(hub).await;
+        }
+    }
+
+    /// Counts a request on this replica alone.
+    fn count_here(&self) -> RateLimitStatus {
         let status = RateLimitStatus {
             per_minute: self.per_minute,
+            partition: self.partition.clone(),
             remaining: 0,
             next_in: Duration::ZERO,
             refused: false,
@@ -94,8 +139,7 @@ impl RateLimitStatus {
     /// Returns the refusal of a request over the limit.
     pub(super) fn refusal(&self) -> Option<ApiError> {
         let detail = format!(
-            "This key has made its {} requests a minute on this replica. Nothing was accepted; retry after \
-             `Retry-After` seconds.",
+            "This caller has made its {} requests a minute. Nothing was accepted; retry after `Retry-After` seconds.",
             self.per_minute
         );
         let problem = Problem::new(ProblemKind::RateLimited, detail).retry_after(self.next_in);
@@ -106,8 +150,9 @@ impl RateLimitStatus {
     pub(super) fn write_headers(&self, headers: &mut HeaderMap) {
         // Rounded up like `Retry-After`, which must not be earlier.
         let seconds = self.next_in.as_secs() + u64::from(self.next_in.subsec_nanos() > 0);
-        let policy = format!("\"default\";q={};w=60", self.per_minute);
-        let limit = format!("\"default\";r={};t={}", self.remaining, seconds.max(1));
+        let partition = self.partition.as_deref().unwrap_or_default();
+        let policy = format!("\"default\";q={};w=60{partition}", self.per_minute);
+        let limit = format!("\"default\";r={};t={}{partition}", self.remaining, seconds.max(1));
         for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, limit)] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);
@@ -145,25 +190,25 @@ mod tests {
             assert!(CallerRateLimit::new(&caller("free", 0)).is_none());
             let few = CallerRateLimit::new(&caller("few", 3)).unwrap();
             for left in [2, 1, 0] {
-                let status = few.consume();
+                let status = few.count_here();
                 assert!(status.refusal().is_none());
                 let (policy, limit) = header_values(status);
                 assert_eq!(policy, "\"default\";q=3;w=60");
                 assert_eq!(limit, format!("\"default\";r={left};t=20"));
             }
             advance(Duration::from_millis(500)).await;
-            let status = few.consume();
+            let status = few.count_here();
             let refusal = status.refusal().unwrap();
             assert_eq!(refusal.problem().kind, ProblemKind::RateLimited);
             assert_eq!(refusal.problem().retry_after, Some(Duration::from_millis(19_500)));
             assert_eq!(header_values(status).1, "\"default\";r=0;t=20");
             advance(Duration::from_millis(19_499)).await;
-            assert!(few.consume().refusal().is_some(), "refused requests cost nothing");
+            assert!(few.count_here().refusal().is_some(), "refused requests cost nothing");
             advance(Duration::from_millis(1)).await;
-            assert!(few.consume().refusal().is_none());
-            assert!(few.consume().refusal().is_some());
+            assert!(few.count_here().refusal().is_none());
+            assert!(few.count_here().refusal().is_some());
             advance(Duration::from_mins(1)).await;
-            assert_eq!(header_values(few.consume()).1, "\"default\";r=2;t=20");
+            assert_eq!(header_values(few.count_here()).1, "\"default\";r=2;t=20");
         });
     }
 
@@ -171,7 +216,7 @@ mod tests {
     fn extreme_limits_work() {
         runtime().block_on(async {
             for limit in [1, 7, 60, 61, 10_000_000] {
-                let status = CallerRateLimit::new(&caller("a", limit)).unwrap().consume();
+                let status = CallerRateLimit::new(&caller("a", limit)).unwrap().count_here();
                 assert_eq!(status.remaining, limit - 1);
                 assert!(status.next_in <= Duration::from_mins(1));
             }
@@ -195,7 +240,7 @@ mod tests {
                     now += gap;
                     asked.push(now);
                     kept &= asked.iter().filter(|&&at| at + 60_000 > now).count() <= limit as usize;
-                    let status = bucket.consume();
+                    let status = bucket.count_here();
                     served += u64::from(!status.refused);
                     prop_assert!(!(kept && status.refused));
                     prop_assert!(served <= u64::from(limit) + now * u64::from(limit) / 60_000 + 1);

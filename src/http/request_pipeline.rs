@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use actix_http::RequestHead;
 use actix_web::body::{BodySize, MessageBody as _};
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
@@ -18,6 +18,7 @@ use tracing::{Instrument as _, Span, field};
 
 use super::ApiContext;
 use super::api_error::{self, ApiError};
+use super::auth::{AuthRefusal, CallerIdentity};
 use super::concurrency_limit::ConcurrencyPermit;
 use super::detachable_connection::DetachableConnection;
 use super::expectation::CountedRequest;
@@ -38,11 +39,14 @@ pub(super) async fn serve(
     let trace = TraceContext::from_headers(head.headers());
     request.extensions_mut().insert(TraceId::from(trace));
     let counted = request.extensions().get::<CountedRequest>().cloned();
-    let counted = counted.unwrap_or_else(|| {
-        let counted = context.count_request(head);
-        request.extensions_mut().insert(counted.clone());
-        counted
-    });
+    let counted = match counted {
+        Some(counted) => counted,
+        None => {
+            let counted = context.count_request(head).await;
+            request.extensions_mut().insert(counted.clone());
+            counted
+        }
+    };
     let connection = DetachableConnection::of_request(request);
     respond(context, route, head, connection, trace, &counted, work).await
 }
@@ -76,12 +80,20 @@ pub(super) async fn respond(
         counted.check_host(head)?;
         match counted.rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
             Some(refusal) => Err(refusal),
-            None => work.await,
+            None => tokio::select! {
+                answered = work => answered,
+                // The answer would be for a caller that is none any more.
+                () = counted.revoked() => Err(AuthRefusal::UnknownKey.into()),
+            },
         }
     };
     let mut response = answer(context, route, head, connection, trace, work).instrument(span).await;
-    if let Some(rate_limit) = counted.rate_limit {
+    if let Some(rate_limit) = &counted.rate_limit {
         rate_limit.write_headers(response.headers_mut());
+    }
+    if counted.caller.as_ref().is_ok_and(CallerIdentity::is_browser) {
+        let any = HeaderValue::from_static("*");
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
     }
     if context.draining.load(Ordering::Relaxed) {
         response.head_mut().set_connection_type(ConnectionType::Close);

@@ -121,6 +121,7 @@ fn find<'c>(
     let name = errors.record("path/bot", decode(request.path().split('/').nth(2).unwrap_or_default()));
     let Some(name) = name else { return Err(errors.into()) };
     caller.check_bot(&name)?;
+    caller.check_covers_users()?;
     let bot = context.config.bots.iter().find(|bot| *bot.name.as_str() == *name).ok_or_else(|| {
         ApiError::new(ProblemKind::NotFound, "There is no bot of this name. Check it in the path.")
     })?;

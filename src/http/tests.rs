@@ -379,16 +379,17 @@ fn invalid_id_is_not_found() {
 fn key_is_required_if_callers_are_configured() {
     let all = config::CallerScopes { send: true, read: true, admin: false };
     let closed = || Config { callers: vec![caller("crm", all, None, "")], ..config() };
-    for request in [
-        post(ALICE, PASSES),
-        post("/conversations/%zz/messages?bot=sales", "{"),
-        with_key(post(ALICE, PASSES), "nobody"),
-        post(ALICE, PASSES).insert_header(("authorization", "Basic a2V5")),
-        TestRequest::get().uri(&format!("{ALICE}/1")),
+    const UNKNOWN: &str = "Bearer error=\"invalid_token\"";
+    for (request, challenge) in [
+        (post(ALICE, PASSES), "Bearer"),
+        (post("/conversations/%zz/messages?bot=sales", "{"), "Bearer"),
+        (with_key(post(ALICE, PASSES), "nobody"), UNKNOWN),
+        (post(ALICE, PASSES).insert_header(("authorization", "Basic a2V5")), "Bearer"),
+        (TestRequest::get().uri(&format!("{ALICE}/1")), "Bearer"),
     ] {
         let answer = send_to(closed(), request);
         answer.problem("unauthorized");
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(answer.header("www-authenticate"), Some(challenge));
     }
     send_to(closed(), with_key(post(ALICE, PASSES), "crm")).problem("draining");
     assert_eq!(send_to(closed(), TestRequest::get().uri("/docs")).status, 200);

@@ -24,6 +24,7 @@ mod open_message_shares;
 mod rebalance;
 mod rhythms;
 mod shard;
+mod shared_callers;
 mod signals;
 mod subscription;
 mod threads;

@@ -136,6 +136,8 @@ label! {
         Slow = "slow",
         /// This replica shuts down.
         Drained = "drained",
+        /// The caller lost the right to read, or its token expired.
+        Revoked = "revoked",
         /// The store refused to be read.
         Failed = "failed",
     }

@@ -35,6 +35,7 @@ mod partition_contents;
 mod partition_lease;
 mod replica_table;
 mod rhythm_table;
+mod shared_callers;
 mod weight;
 
 use std::fmt;
@@ -46,10 +47,11 @@ use std::time::Duration;
 use self::partition_contents::PartitionContents;
 use self::replica_table::ReplicaTable;
 use self::rhythm_table::RhythmTable;
+use self::shared_callers::SharedCallers;
 use super::{
     AcceptError, AcceptRequest, AcceptResult, ClaimMode, ClaimResult, Clock, ConnectPermit,
-    ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, StoreError,
-    StoredRhythm, WriteResult,
+    ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation,
+    ReadTokenSecret, RequestGrant, RequestWish, StoreError, StoredRhythm, WriteResult,
 };
 use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp, UserSignal};
 
@@ -113,6 +115,7 @@ pub struct MemoryStore {
     clock: Clock,
     replicas: Mutex<ReplicaTable>,
     rhythms: Mutex<RhythmTable>,
+    shared_callers: Mutex<SharedCallers>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -134,6 +137,7 @@ impl MemoryStore {
             clock,
             replicas: Mutex::default(),
             rhythms: Mutex::default(),
+            shared_callers: Mutex::default(),
         })
     }
 
@@ -276,6 +280,18 @@ impl MemoryStore {
 
     pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {
         self.replicas().listen(incarnation)
+    }
+
+    pub fn read_token_secret(&self, day: u64, fresh: Option<ReadTokenSecret>) -> Option<ReadTokenSecret> {
+        self.shared_callers().read_token_secret(day, fresh, self.clock.now())
+    }
+
+    pub fn take_requests(&self, wish: RequestWish<'_>) -> RequestGrant {
+        self.shared_callers().take_requests(wish, self.clock.now())
+    }
+
+    fn shared_callers(&self) -> MutexGuard<'_, SharedCallers> {
+        self.shared_callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn rhythm(&self, bot: &BotName) -> Option<StoredRhythm> {

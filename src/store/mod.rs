@@ -30,7 +30,9 @@ mod memory;
 mod outbox;
 mod outbox_event;
 mod ownership;
+mod read_token_secret;
 mod redis;
+mod request_rate;
 mod rhythm;
 mod schema;
 mod store_clock;
@@ -62,10 +64,12 @@ pub use outbox::{
 };
 pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, outbox_events};
 pub use ownership::{DrainReason, Ownership};
+pub use read_token_secret::{READ_TOKEN_SECRET_TTL, ReadTokenSecret};
 pub use redis::{
     HealthIssue, HintListener, KindMismatch, MemoryUsage, MigrateError, MigrationReport, PrepareError,
     RedisHealth, RedisSetupError, RedisStore, RedisSurvey,
 };
+pub use request_rate::{RequestGrant, RequestWish};
 pub use rhythm::{RHYTHM_MAX_BYTES, RHYTHM_TTL, StoredRhythm};
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use store_clock::StoreClock;

@@ -30,5 +30,6 @@ mod shares;
 mod signals;
 mod strangers;
 mod streams;
+mod tokens;
 mod turns;
 mod webhooks;

@@ -27,6 +27,7 @@ mod redelivery;
 mod redis;
 mod retention;
 mod rhythms;
+mod shared_callers;
 mod store_fixture;
 mod writes;
 
@@ -209,6 +210,10 @@ contract! {
         forgotten_rhythm_is_learned_anew
         rhythm_expires_90_days_after_its_last_write
         too_large_rhythm_is_refused
+    }
+    shared_callers {
+        first_secret_of_a_day_serves_all_replicas
+        replicas_take_from_one_bucket
     }
     deliveries {
         delivery_is_written_with_its_entry

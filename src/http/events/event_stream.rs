@@ -15,6 +15,7 @@ use actix_web::web::Data;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::stream_feed::{FeedStep, StreamFeed};
@@ -38,7 +39,32 @@ pub(super) struct EventStream {
     pub(super) subscription: Subscription,
     pub(super) feed: StreamFeed,
     pub(super) memory: StreamMemory,
+    /// The end of the caller's right to read.
+    pub(super) access: StreamAccess,
     pub(super) _places: StreamPlaces,
+}
+
+/// The right of a caller to read a stream.
+pub(super) struct StreamAccess {
+    /// Cancelled when a reload takes the caller away, or its rights.
+    pub(super) revoked: CancellationToken,
+    /// The end of a read token.
+    pub(super) until: Option<Instant>,
+}
+
+impl StreamAccess {
+    /// Returns when the right has ended.
+    async fn ended(&self) {
+        tokio::select! {
+            () = self.revoked.cancelled() => {}
+            () = async {
+                match self.until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+        }
+    }
 }
 
 /// The places of a stream.
@@ -100,6 +126,10 @@ impl EventStreamBody {
                             self.stream.feed.signal_received(live);
                         }
                         () = sleep_until(due) => self.stream.feed.keep_alive(),
+                        () = self.stream.access.ended() => {
+                            self.end = StreamEndReason::Revoked;
+                            return None;
+                        }
                     }
                 }
                 FeedStep::End => return None,

@@ -81,8 +81,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("{scheme} {token}")).unwrap());
         let now = Timestamp::from_millis(NOW * 1000);
-        let token =
-            ClientToken::verify(&CallerTable::new(&config.callers), &config.bots[0].name, &headers, now)?;
+        let token = ClientToken::verify(&CallerTable::new(&config), &config.bots[0].name, &headers, now)?;
         assert_eq!(token.caller.name(), "sandbox/cs-sandbox");
         Some(token.user_identity)
     }

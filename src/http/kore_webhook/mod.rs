@@ -142,8 +142,8 @@ where
     let trace = TraceContext::from_headers(head.headers());
     request.extensions_mut().insert(TraceId::from(trace));
     let client = DoorClient::authenticate(context, request);
-    let caller = client.as_ref().map(|client| client.token.caller.clone()).ok_or(AuthRefusal::NoKey);
-    let counted = context.count_request_of(caller);
+    let caller = client.as_ref().map(|client| client.token.caller.clone()).ok_or(AuthRefusal::NoCredentials);
+    let counted = context.count_request_of(caller).await;
     request.extensions_mut().insert(counted.clone());
     let work = async {
         let client = client.ok_or_else(unauthorized)?;

@@ -19,6 +19,8 @@
 //! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by the end of their liveness |
 //! | `PREFIX:{fleet}:bots` | hash | the same members -> their bots |
 //! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
+//! | `PREFIX:{fleet}:token:DAY` | string | the secret that signs the read tokens of a day. Expires after three days |
+//! | `PREFIX:{fleet}:rate:CALLER` | hash | `t` requests that a caller with `rate_scope = "fleet"` may still make, counted `at` this time. Expires after a minute |
 //! | `PREFIX:{fleet}:rhythm:BOT` | hash | `v` version and `s` state of the rhythm that the replicas share. Expires 90 days after its last write |
 //! | `PREFIX:schema` | hash | the migrations that ran |
 //!
@@ -69,6 +71,16 @@ impl KeyNames {
     /// Returns the connects of a bot.
     pub(super) fn connects(&self, bot: &BotName) -> String {
         format!("{}:{{fleet}}:connects:{bot}", self.prefix)
+    }
+
+    /// Returns the secret of a day that signs read tokens.
+    pub(super) fn read_token_secret(&self, day: u64) -> String {
+        format!("{}:{{fleet}}:token:{day}", self.prefix)
+    }
+
+    /// Returns the bucket of a caller's requests.
+    pub(super) fn request_rate(&self, caller: &str) -> String {
+        format!("{}:{{fleet}}:rate:{caller}", self.prefix)
     }
 
     /// Returns the rhythm of a bot.

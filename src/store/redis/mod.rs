@@ -31,6 +31,7 @@ mod schema_migrator;
 mod script;
 mod script_answer;
 mod scripts;
+mod shared_callers;
 mod survey;
 #[cfg(test)]
 mod tests;

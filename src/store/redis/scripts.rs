@@ -63,6 +63,8 @@ scripts! {
     rhythm_read = " flags=allow-oom" "begin" "rhythm_read";
     rhythm_write = "" "begin" "rhythm_write";
     rhythm_forget = " flags=allow-oom" "begin" "rhythm_forget";
+    read_token_secret = " flags=allow-oom" "begin" "read_token_secret";
+    take_requests = " flags=allow-oom" "begin" "take_requests";
     exists = " flags=allow-oom" "begin" "exists";
     now = " flags=allow-oom" "begin" "now";
 }

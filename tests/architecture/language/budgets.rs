@@ -37,6 +37,7 @@ pub(super) const PROSE: &[(&str, usize, usize)] = &[
     ("src/link", 2, 0),
     ("src/metrics", 0, 0),
     ("src/reply_content", 0, 0),
+    ("src/identity", 16, 0),
     ("src/rhythm", 0, 0),
     ("src/rtm", 0, 0),
     ("src/runtime", 0, 0),
