@@ -8,13 +8,13 @@
 //! This module is a leaf: other layers hand in the words of frames and routes as [`LabelSets`] and serve the text.
 
 mod bot;
+mod callers;
 mod clocks;
 mod connections;
 mod deliveries;
 mod event_streams;
 mod fleet;
 mod http_requests;
-mod key_sets;
 mod labels;
 mod metric_factory;
 mod oldest_open_message;
@@ -34,12 +34,12 @@ use labels::OTHER;
 use metric_factory::MetricFactory;
 
 pub use bot::BotMetrics;
+pub use callers::CallerMetrics;
 pub use clocks::{ClockDifference, ClockMetrics};
 pub use connections::ConnectionMetrics;
 pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
 pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
-pub use key_sets::KeySetMetrics;
 pub use labels::{
     AttemptEnd, ConnectResult, ConnectStep, ConnectionEndReason, SocketState, StreamEndReason, TurnStage,
     UploadCall,
@@ -117,8 +117,8 @@ pub struct Metrics {
     pub deliveries: DeliveryMetrics,
     /// Files that callers upload.
     pub uploads: UploadMetrics,
-    /// Keys of callers' tokens.
-    pub key_sets: KeySetMetrics,
+    /// Callers.
+    pub callers: CallerMetrics,
 }
 
 impl Metrics {
@@ -222,7 +222,7 @@ impl Metrics {
             )?,
             deliveries: DeliveryMetrics::declare(&factory)?,
             uploads: UploadMetrics::declare(&factory)?,
-            key_sets: KeySetMetrics::declare(&factory)?,
+            callers: CallerMetrics::declare(&factory)?,
             registry: factory.0,
         })
     }

@@ -38,7 +38,13 @@ UNSAID = {
     ("metrics", "podMonitor", "labels"),
 }
 # The keys that the chart sets itself.
-OWN = {"bots.NAME.name", "bots.NAME.kore_webhook.clients.NAME.id", "callers.NAME.name", "cluster.replica_id"}
+OWN = {
+    "bots.NAME.name",
+    "bots.NAME.webhooks.NAME.name",
+    "bots.NAME.kore_webhook.clients.NAME.id",
+    "callers.NAME.name",
+    "cluster.replica_id",
+}
 
 
 def bad_values_are_refused():
@@ -48,7 +54,7 @@ def bad_values_are_refused():
         ("a typo at the top", {"replicas": 3}, "replicas"),
         ("a typo in the configuration", {"config": {"sever": {}}}, "sever"),
         ("a typo in a section", {"config": {"server": {"drain_timout": "3s"}}}, "drain_timout"),
-        ("a typo in a webhook", {"bots": {"b": {**bot, "webhook": {"secrets": {"value": "x"}, "urls": "https://h"}}}}, "urls"),
+        ("a typo in a webhook", {"bots": {"b": {**bot, "webhooks": {"e": {"secrets": {"value": "x"}, "urls": "https://h"}}}}}, "urls"),
         ("a number where a duration belongs", {"config": {"server": {"grace": 3}}}, "grace"),
         ("a duration without a unit", {"config": {"server": {"grace": "3"}}}, "grace"),
         ("a size without a unit", {"config": {"store": {"memory_limit": "64"}}}, "memory_limit"),
@@ -57,8 +63,8 @@ def bad_values_are_refused():
         ("a bot without its platform", {"bots": {"b": {key: bot[key] for key in bot if key != "platform"}}}, "platform"),
         ("a secret in the clear", {"bots": {"b": {**bot, "client_secret": "hush"}}}, "client_secret"),
         ("a secret without its key", {"bots": {"b": {**bot, "client_secret": {"existingSecret": "s"}}}}, "key"),
-        ("a webhook without secrets", {"bots": {"b": {**bot, "webhook": {"url": "https://h"}}}}, "secrets"),
-        ("an unknown form", {"bots": {"b": {**bot, "webhook": {"secrets": {"value": "x"}, "form": "kore"}}}}, "form"),
+        ("a webhook without secrets", {"bots": {"b": {**bot, "webhooks": {"e": {"url": "https://h"}}}}}, "secrets"),
+        ("an unknown form", {"bots": {"b": {**bot, "webhooks": {"e": {"secrets": {"value": "x"}, "form": "kore"}}}}}, "form"),
         ("an unknown scope", {"callers": {"c": {"key_sha256": "0" * 64, "scopes": ["sned"]}}}, "scopes"),
         ("a hash that is none", {"callers": {"c": {"key_sha256": "key", "scopes": ["send"]}}}, "key_sha256"),
         ("a name that no bot may have", {"bots": {"a b": {}}}, "bots"),
@@ -148,11 +154,10 @@ def keys():
 def places(node, path=""):
     """Every key of the configuration that the schema knows."""
     for key, inner in node["properties"].items():
-        named = inner.get("additionalProperties")
         if inner.get("properties"):
             yield from places(inner, f"{path}{key}.")
-        elif isinstance(named, dict) and named.get("properties"):
-            yield from places(named, f"{path}{key}.NAME.")
+        elif isinstance(inner.get("additionalProperties"), dict) and "properties" in inner["additionalProperties"]:
+            yield from places(inner["additionalProperties"], f"{path}{key}.NAME.")
         else:
             yield f"{path}{key}"
 
@@ -177,7 +182,7 @@ def every_key_of_the_configuration_is_described():
     sections = re.split(r"^### ", text, flags=re.M)
     for key in keys():
         *table, last = key.split(".")
-        heading = {"bots": "`[[bots]]`", "callers": "`[[callers]]`", "bots.NAME.webhook": "`[bots.webhook]`", "": "Top level"}
+        heading = {"bots": "`[[bots]]`", "callers": "`[[callers]]`", "bots.NAME.webhooks": "`[[bots.webhooks]]`", "": "Top level"}
         heading |= dict.fromkeys(("bots.NAME.kore_webhook", "bots.NAME.kore_webhook.clients"), "`[bots.kore_webhook]`")
         table = ".".join(table).removesuffix(".NAME")
         title = heading.get(table, f"`[{table}]`")

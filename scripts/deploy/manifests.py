@@ -234,7 +234,7 @@ def egress_fits_the_urls():
         (redis("redis+sentinel://a,b:5000,[::1]:5001/main"), [6379, 26379, 5000, 5001], [443]),
         (redis("redis+cluster://a:7000,b"), [6379, 7000], [443]),
         (redis({"existingSecret": "s", "key": "k"}), [6379], [443]),
-        (bot(platform="http://h:8000", socket_base="wss://s:9443", webhook={"url": "http://r/in", "secrets": {"value": "x"}}), [6379], [443, 8000, 9443, 80]),
+        (bot(platform="http://h:8000", socket_base="wss://s:9443", webhooks={"e": {"url": "http://r/in", "secrets": {"value": "x"}}}), [6379], [443, 8000, 9443, 80]),
         ({"config": {"webhooks": {"allowed": ["https://*.example.com:8443/in"]}}}, [6379], [443, 8443]),
         ({"config": {"webhooks": None}}, [6379], [443]),
         # Kubernetes takes a rule without ports as one for all ports.

@@ -118,8 +118,8 @@ fn scripted_bots(
 /// Allows callbacks to a receiver on this machine. The bot has no receiver of its own, so the bridge posts only on request.
 fn allow_callbacks(config: &mut Config, secret: &SecretString) {
     for bot in &mut config.bots {
-        Arc::make_mut(bot).webhook =
-            Some(BotWebhookConfig { secrets: vec![secret.clone()], ..BotWebhookConfig::default() });
+        Arc::make_mut(bot).webhooks =
+            vec![BotWebhookConfig { secrets: vec![secret.clone()], ..BotWebhookConfig::default() }];
     }
     config.webhooks.allowed = CALLBACK_URLS.iter().filter_map(|pattern| pattern.parse().ok()).collect();
     config.webhooks.allow_private =

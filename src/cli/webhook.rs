@@ -17,7 +17,7 @@ use self::received::DeliveryCheckError;
 pub(super) use self::secret::generate_secret;
 use super::{CommandError, warn_of_open_file};
 use crate::config;
-use crate::webhook::signature::{InvalidSecret, SigningSecret, VerificationError};
+use crate::webhook::signature::{InvalidSignatureKey, SignatureKey, VerificationError};
 
 const SECRET_VARIABLE: &str = "RTM_BRIDGE_WEBHOOK_SECRET";
 /// The most bytes of a file of secrets or headers.
@@ -59,7 +59,7 @@ pub(super) enum WebhookCommandError {
     #[error("{0} holds no secret; put one whsec_ on each line, as `rtm-bridge webhook secret` prints it")]
     EmptySecretFile(String),
     #[error("{0}: {1}")]
-    InvalidSecret(String, InvalidSecret),
+    InvalidSecret(String, InvalidSignatureKey),
     #[error("there is no secret to verify with; give --secret-file FILE, or set {SECRET_VARIABLE}")]
     NoSecret,
     #[error("cannot read {origin}; give a readable file")]
@@ -88,18 +88,18 @@ fn next_step(error: &DeliveryCheckError) -> &'static str {
 /// The secrets to verify with.
 #[derive(Debug, Args)]
 struct SecretArgs {
-    /// A file of secrets, one whsec_ a line, such as the bridge's `secrets_file`. Without it and --secret, the secret
-    /// is read from `RTM_BRIDGE_WEBHOOK_SECRET`.
+    /// A file of secrets, one whsec_ (or public key, whpk_) a line, such as the bridge's `secrets_file`. Without it and
+    /// --secret, the secret is read from `RTM_BRIDGE_WEBHOOK_SECRET`.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// A secret. Other users of this machine can see it, and the shell's history keeps it.
+    /// A secret or a public key (whpk_). Other users of this machine can see it, and the shell's history keeps it.
     #[arg(long = "secret", value_name = "WHSEC")]
     secrets: Vec<SecretString>,
 }
 
 impl SecretArgs {
     /// Returns all secrets, those of the file first. The list may be empty.
-    fn read(&self) -> Result<Vec<SigningSecret>, WebhookCommandError> {
+    fn read(&self) -> Result<Vec<SignatureKey>, WebhookCommandError> {
         let mut all = Vec::new();
         if let Some(path) = &self.secret_file {
             let text =
@@ -148,7 +148,7 @@ fn read_bounded(input: impl Read, origin: &str, limit: usize) -> Result<Vec<u8>,
 }
 
 /// Parses secrets as the bridge does: one a line, without empty lines and lines that begin with `#`.
-fn parse_secrets(origin: &str, text: &str) -> Result<Vec<SigningSecret>, WebhookCommandError> {
+fn parse_secrets(origin: &str, text: &str) -> Result<Vec<SignatureKey>, WebhookCommandError> {
     let mut secrets = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -158,7 +158,7 @@ fn parse_secrets(origin: &str, text: &str) -> Result<Vec<SigningSecret>, Webhook
         let place =
             if text.trim().contains('\n') { format!("{origin}, line {number}") } else { origin.to_owned() };
         secrets.push(
-            SigningSecret::parse(&line.into())
+            SignatureKey::parse(&line.into())
                 .map_err(|error| WebhookCommandError::InvalidSecret(place, error))?,
         );
     }

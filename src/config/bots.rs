@@ -14,7 +14,7 @@ use super::parse::{self, InvalidValue, ParseResult, boolean, duration, number, o
 use super::proxy::SharedProxies;
 use super::quiet_rule;
 use super::section::Section;
-use super::webhooks::webhook;
+use super::webhooks;
 use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm};
 use super::{address, assertion, certificates, json_object, kore_webhook, secret};
 use crate::domain::BotName;
@@ -93,7 +93,7 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
             d.max_attachment_bytes,
             size(1 << 10..=256 << 20),
         ),
-        webhook: section.optional_section("webhook", webhook),
+        webhooks: webhooks::endpoints(section),
         kore_webhook: None,
         name: d.name,
         platform: d.platform,

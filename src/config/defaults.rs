@@ -206,7 +206,7 @@ impl BotConfig {
             max_frame_bytes: 1 << 20,
             max_message_bytes: 4 << 20,
             max_attachment_bytes: 25 << 20,
-            webhook: None,
+            webhooks: Vec::new(),
             kore_webhook: None,
         }
     }

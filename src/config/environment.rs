@@ -5,6 +5,7 @@
 //!   of that name. The exception is `RTM_BRIDGE_CONFIG`, the path of the file.
 //! * Tables of a list go by name: `RTM_BRIDGE__BOTS__SUPPORT_EU__DEADLINE` is the `deadline` of the bot `support-eu`.
 //!   The name is in upper case, with `_` for other characters. A variable that matches two names is an error.
+//!   `RTM_BRIDGE__BOTS__SUPPORT_EU__WEBHOOKS__CRM__URL` is the `url` of its endpoint `crm`.
 //! * A name without a table in the file creates a table, named in lower case (`support_eu`). Its variable `…__NAME` sets
 //!   another name. So the bridge can run without a file.
 //! * An empty variable counts as absent, so `${X:-}` in a compose file leaves the file's value.
@@ -28,6 +29,9 @@ const PROXIES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PR
 
 /// The keys whose values are lists of named tables.
 const LISTS: [&str; 2] = ["bots", "callers"];
+
+/// The list of named tables within each bot, and the part of a variable's name before theirs.
+const ENDPOINTS: (&str, &str) = ("webhooks", "WEBHOOKS__");
 
 /// The bridge's variables by name, with those of the proxies.
 pub(super) type VariableMap = BTreeMap<String, OsString>;
@@ -72,7 +76,7 @@ pub(super) fn overlay(root: &mut ConfigTable, environment: &VariableMap, diagnos
         let placed = match list {
             Some((list, within)) => match indexes.iter_mut().find(|index| index.list == list) {
                 Some(index) => list_table(root, index, within, &origin)
-                    .and_then(|(table, key)| insert_at(table, key, item)),
+                    .and_then(|(table, key)| insert_into_table(table, key, item)),
                 None => insert_at(root, rest, item),
             },
             None => insert_at(root, rest, item),
@@ -94,6 +98,16 @@ enum PlacementError {
     Ambiguous(String),
     #[error("`{0}` is not a table in the file")]
     NotATable(String),
+}
+
+/// Inserts an item into a table of a list. A bot has a list of named tables itself.
+fn insert_into_table(table: &mut ConfigTable, path: &str, item: ConfigItem) -> Result<(), PlacementError> {
+    let (list, prefix) = ENDPOINTS;
+    let Some(within) = path.strip_prefix(prefix) else { return insert_at(table, path, item) };
+    let origin = item.origin.clone();
+    let mut index = TableIndex::of(table, list);
+    let (endpoint, key) = list_table(table, &mut index, within, &origin)?;
+    insert_at(endpoint, key, item)
 }
 
 /// Inserts an item at the path `A__B__C` and creates missing tables.

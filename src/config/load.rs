@@ -81,7 +81,8 @@ where
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
 pub fn keys() -> BTreeSet<String> {
     /// A document with every table. Their missing keys do not matter.
-    const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {}, kore_webhook = { clients = [{ name = \"NAME\" }] } }]\ncallers = [{ name = \"NAME\", jwt = {} }]";
+    const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }], kore_webhook = { clients = [{ name = \"NAME\" }] } }]
+callers = [{ name = \"NAME\", jwt = {} }]";
     let mut diagnostics = Diagnostics::default();
     if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
         let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));

@@ -36,20 +36,23 @@ mod store_url;
 #[cfg(test)]
 mod tests;
 mod verification_key;
+mod webhook_config;
 mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
-use crate::domain::{BotName, JsonObject, UrlPattern};
+use crate::domain::{BotName, JsonObject};
 
+pub use self::webhook_config::{
+    BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+};
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use callers::{CallerConfig, CallerScopes, RateScope};
 pub use client_key::{ClientKey, InvalidClientKey};
@@ -302,8 +305,8 @@ pub struct BotConfig {
     pub max_message_bytes: usize,
     /// The largest file that a caller may upload, in bytes.
     pub max_attachment_bytes: usize,
-    /// The receiver of this bot's events.
-    pub webhook: Option<BotWebhookConfig>,
+    /// The endpoints that receive this bot's events.
+    pub webhooks: Vec<BotWebhookConfig>,
     /// The door for callers of the platform's webhook channel. Empty while it is off.
     pub kore_webhook: Option<KoreWebhookConfig>,
 }
@@ -334,63 +337,6 @@ pub enum ConnectionStyle {
     ConnectionMode,
     /// `isReconnect=true` or nothing, for older platforms.
     IsReconnect,
-}
-
-/// `[bots.webhook]`
-#[derive(Debug, Clone, Default)]
-pub struct BotWebhookConfig {
-    /// The receiver of all events. Without one the bridge sends only callbacks, signed with `secrets`.
-    pub url: Option<Url>,
-    /// `whsec_` secrets, newest first.
-    pub secrets: Vec<SecretString>,
-    /// The format of deliveries.
-    pub form: PayloadFormat,
-    /// The token of the header `Authorization: Bearer …`.
-    pub bearer_token: Option<SecretString>,
-    /// Additional headers of every delivery, by name.
-    pub headers: Vec<(Box<str>, SecretString)>,
-    /// The additional signature for older receivers.
-    pub legacy_signature: Option<LegacySignature>,
-}
-
-/// The format of a delivery.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PayloadFormat {
-    /// `type`, `timestamp` and `data` (Standard Webhooks).
-    #[default]
-    Standard,
-    /// `CloudEvents` 1.0 over HTTP, in binary mode.
-    CloudEvents,
-    /// The format of the platform's own webhook channel (protocol.md 9.4).
-    KoreV2,
-}
-
-/// `bots.webhook.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.
-#[derive(Debug, Clone)]
-pub struct LegacySignature {
-    /// The header's name.
-    pub header: Box<str>,
-    /// The key of the signature.
-    pub secret: SecretString,
-}
-
-/// `[webhooks]`
-#[derive(Debug, Clone)]
-pub struct WebhooksConfig {
-    /// The patterns for callbacks. A callback must match one of them.
-    pub allowed: Vec<UrlPattern>,
-    /// Address ranges that deliveries may reach although they are not public.
-    pub allow_private: Vec<IpNet>,
-    /// The timeout of one attempt.
-    pub timeout: Duration,
-    /// Certificate authorities for receivers beside the public ones, in PEM.
-    pub ca: Option<Vec<u8>>,
-    /// The proxy for deliveries. Empty for direct ones.
-    pub proxy: Option<Arc<ProxyConfig>>,
-    /// The largest number of concurrent attempts.
-    pub max_in_flight: usize,
-    /// The largest number of concurrent attempts to one host.
-    pub max_per_host: usize,
 }
 
 /// `[log]`

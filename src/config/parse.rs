@@ -87,9 +87,14 @@ pub(super) fn duration(
             return invalid(format!("{number} has no unit; write \"{number}s\" or \"{number}ms\""));
         }
         let text = as_text(value, "\"30s\"")?;
-        let span = SpanParser::new().parse_unsigned_duration(text).map_err(|_| {
-            InvalidValue(format!("{} is no duration such as 250ms, 30s, 15m, 24h or 1m30s", quoted(text)))
-        })?;
+        // The parser has no days, because not every day has 24 hours. Ours has.
+        let days = text.trim().strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
+        let span = match days {
+            Some(days) => Duration::from_secs(days.saturating_mul(24 * 60 * 60)),
+            None => SpanParser::new().parse_unsigned_duration(text).map_err(|_| {
+                InvalidValue(format!("{} is no duration such as 250ms, 30s, 15m, 24h or 1m30s", quoted(text)))
+            })?,
+        };
         if range.contains(&span) {
             Ok(span)
         } else {

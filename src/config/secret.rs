@@ -38,13 +38,15 @@ pub(super) fn secret_text(text: &str) -> ParseResult<SecretString> {
     if text.trim().is_empty() { invalid("is empty") } else { Ok(text.into()) }
 }
 
-/// Parses a `whsec_` secret of 24 to 64 bytes, the form of Standard Webhooks.
+/// Parses a `whsec_` secret of 24 to 64 bytes, or a `whsk_` private key of ed25519, the forms of Standard Webhooks.
 pub(super) fn webhook_secret(value: &ConfigValue) -> ParseResult<SecretString> {
     let text = value.as_text().map(str::trim).unwrap_or_default();
-    let bytes = text.strip_prefix("whsec_").and_then(|rest| STANDARD.decode(rest).ok());
-    match bytes {
-        Some(bytes) if (24..=64).contains(&bytes.len()) => Ok(text.into()),
-        _ => invalid("each secret should be whsec_ and then 24 to 64 bytes in base64"),
+    let bytes = |prefix| Some(STANDARD.decode(text.strip_prefix(prefix)?).ok()?.len());
+    match (bytes("whsec_"), bytes("whsk_")) {
+        (Some(24..=64), _) | (_, Some(32 | 64)) => Ok(text.into()),
+        _ => invalid(
+            "each secret should be whsec_ and then 24 to 64 bytes in base64, or whsk_ and a private key of ed25519",
+        ),
     }
 }
 

@@ -78,6 +78,15 @@ impl<'a> Section<'a> {
         if self.header.is_empty() { key.to_owned() } else { format!("{}.{key}", self.header) }
     }
 
+    /// Rejects a key of an earlier version. `what` tells the remedy.
+    pub(super) fn removed(&mut self, key: &str, what: &str) {
+        if let Some(item) = self.remaining.remove(key) {
+            let path = self.key(key);
+            self.diagnostics.add_origin(&path, item.origin);
+            self.diagnostics.error(&path, what);
+        }
+    }
+
     /// Records an error between two keys of this table, in the words of the one that it is recorded at.
     pub(super) fn relation_error(&mut self, one: (&str, String), other: (&str, String)) {
         let sides = [(self.key(one.0), one.1), (self.key(other.0), other.1)];

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use super::{
     BotConfig, Config, ConfigErrors, ConfigWarning, FileText, QuietRule, StoreUrl, V1TextForm, read,
 };
-use crate::domain::QuietSource;
+use crate::domain::{DeliveryKind, QuietSource};
 
 const BOT: &str =
     concat!("\n", include_str!("../../tests/fixtures/bot.toml"), "client_secret = \"hush-hush\"\n");
@@ -202,10 +203,14 @@ connects_per_minute = 251
 max_frame_bytes = "64KiB"
 max_message_bytes = "1MiB"
 max_attachment_bytes = "10MiB"
-  [bots.webhook]
+  [[bots.webhooks]]
+  name = "archive"
+  types = ["reply.late", "message.failed", "reply.late"]
   url = "https://hooks.example.com/in?x=1"
+  payload = "thin"
   secrets_file = "/secrets/whsec"
-  form = "kore-v2"
+  form = "cloudevents-structured"
+  disable_after = "2d"
   bearer_token_file = "/secrets/plain"
   headers_file = "/secrets/headers"
   signature_header = "X-Old-Signature"
@@ -248,13 +253,13 @@ fn keys_are_those_that_the_reader_takes() {
         "server.drain_timeout",
         "store.url_file",
         "bots.NAME.ca_file",
-        "bots.NAME.webhook.headers_file",
+        "bots.NAME.webhooks.NAME.headers_file",
         "callers.NAME.webhook_form",
         "webhooks.max_per_host",
     ] {
         assert!(keys.contains(key), "{key} is missing: {keys:?}");
     }
-    for table in ["server", "bots", "bots.NAME", "bots.NAME.webhook", "callers"] {
+    for table in ["server", "bots", "bots.NAME", "bots.NAME.webhooks", "bots.NAME.webhooks.NAME", "callers"] {
         assert!(!keys.contains(table), "{table} is a table");
     }
     // Each key is known, even if this value is invalid.
@@ -317,6 +322,8 @@ fn shows_every_value(config: &Config) {
         "max_message_bytes: 1048576",
         "max_attachment_bytes: 10485760",
         "query: Some(\"x=1\")",
+        "name: \"archive\"",
+        "types: [MessageFailed, ReplyLate]",
         "user_prefix: \"eu-\"",
         "rate_per_minute: 60",
         "max_open_requests: 7",
@@ -324,7 +331,9 @@ fn shows_every_value(config: &Config) {
         "https://*.example.com/",
         "fd00::/8",
         "timeout: 14s",
-        "form: KoreV2",
+        "form: CloudEventsStructured",
+        "payload: Thin",
+        "disable_after: Some(172800s)",
         "bearer_token: Some(",
         "(\"x-team\", ",
         "LegacySignature { header: \"x-old-signature\"",
@@ -341,7 +350,7 @@ fn shows_every_value(config: &Config) {
 
 /// Lines that make a valid webhook of a bot invalid, with the key and a word of the error.
 const BAD_WEBHOOK: &[(&str, &str, &str)] = &[
-    ("form = \"xml\"", "form", "standard, cloudevents, kore-v2"),
+    ("form = \"xml\"", "form", "standard, cloudevents, cloudevents-structured, kore-v2"),
     ("bearer_token = \"Bearer hush\"", "bearer_token", "without `Bearer`"),
     ("bearer_token = \"hush\"\nbearer_token_file = \"/secrets/plain\"", "bearer_token", "keep one"),
     ("bearer_token = \"hush\"\nheaders = [\"Authorization: hush\"]", "bearer_token", "keep one"),
@@ -369,11 +378,12 @@ fn error_in_a_webhook_names_its_key() {
     let secrets = webhook_secret();
     for &(lines, key, word) in BAD_WEBHOOK {
         let url = if lines.starts_with("url") { "" } else { "url = \"https://h/\"" };
-        let text = format!("{BOT}[bots.webhook]\n{url}\nsecrets = [\"{secrets}\"]\n{lines}");
+        let text =
+            format!("{BOT}[[bots.webhooks]]\nname = \"main\"\n{url}\nsecrets = [\"{secrets}\"]\n{lines}");
         let mistakes = bad(&text, &[]);
         let found: Vec<_> = mistakes.iter().collect();
         let [mistake] = found.as_slice() else { panic!("one mistake expected for {lines}: {mistakes}") };
-        assert_eq!(mistake.key, format!("bots.support.webhook.{key}"), "{mistakes}");
+        assert_eq!(mistake.key, format!("bots.support.webhooks.main.{key}"), "{mistakes}");
         assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
     }
@@ -382,14 +392,16 @@ fn error_in_a_webhook_names_its_key() {
 #[test]
 fn webhook_without_effect_is_warned_of() {
     let secrets = webhook_secret();
-    let bot = |url: &str| format!("{BOT}[bots.webhook]\nurl = \"{url}\"\nsecrets = [\"{secrets}\"]\n");
+    let bot = |url: &str| {
+        format!("{BOT}[[bots.webhooks]]\nname = \"main\"\nurl = \"{url}\"\nsecrets = [\"{secrets}\"]\n")
+    };
     let signing = caller(&format!("webhook_secrets = [\"{secrets}\"]\n"));
     let warned = |text: &str| -> Vec<(String, String)> {
         let (_, warnings) = with(text, &[]).unwrap_or_else(|mistakes| panic!("{text}: {mistakes}"));
         let about = warnings.into_iter().filter(|warning| warning.key.contains("webhook"));
         about.map(|warning| (warning.key, warning.message)).collect()
     };
-    let (url, allowed) = ("bots.support.webhook.url", "webhooks.allowed");
+    let (url, allowed) = ("bots.support.webhooks.main.url", "webhooks.allowed");
     for (text, expected) in [
         (bot("https://h.example/"), &[][..]),
         (bot("http://h.example/"), &[(url, "not encrypted")]),
@@ -408,9 +420,9 @@ fn webhook_without_effect_is_warned_of() {
             bot("https://h.example/") + "[webhooks]\nallowed = [\"https://10.0.0.1/\"]",
             &[(allowed, "allow_private")],
         ),
-        (format!("{BOT}[bots.webhook]\nsecrets = [\"{secrets}\"]"), &[]),
+        (format!("{BOT}[[bots.webhooks]]\nname = \"main\"\nsecrets = [\"{secrets}\"]"), &[]),
         (
-            format!("{BOT}[bots.webhook]\nsecrets = [\"{secrets}\"]\nform = \"kore-v2\""),
+            format!("{BOT}[[bots.webhooks]]\nname = \"main\"\nsecrets = [\"{secrets}\"]\nform = \"kore-v2\""),
             &[(url, "not given")],
         ),
         (signing.clone() + "[webhooks]\nallowed = [\"https://h.example/\"]", &[]),
@@ -503,10 +515,14 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[log]\nformat = \"xml\"", "log.format", "json, text"),
     ("[[callers]]\nkey_sha256 = \"x\"\nname = \"a\"\nscopes = [\"send\"]", "callers.a.key_sha256", "key new"),
     ("[[callers]]\nname = \"a\"\nscopes = [\"send\"]", "callers.a.key_sha256", "missing"),
-    ("[bots.webhook]\nurl = \"https://h/\"", "bots.support.webhook.secrets", "secrets_file"),
     (
-        "[bots.webhook]\nurl = \"https://h/\"\nsecrets = [\"whsec_hush\"]",
-        "bots.support.webhook.secrets",
+        "[[bots.webhooks]]\nname = \"main\"\nurl = \"https://h/\"",
+        "bots.support.webhooks.main.secrets",
+        "secrets_file",
+    ),
+    (
+        "[[bots.webhooks]]\nname = \"main\"\nurl = \"https://h/\"\nsecrets = [\"whsec_hush\"]",
+        "bots.support.webhooks.main.secrets",
         "24",
     ),
 ];
@@ -935,8 +951,8 @@ fn environment_overrides_the_file() {
         ("RTM_BRIDGE__SERVER__LISTEN", "127.0.0.1:1"),
         ("RTM_BRIDGE__BOTS__SUPPORT__CLIENT_SECRET_FILE", "/secrets/plain"),
         ("RTM_BRIDGE__BOTS__SUPPORT__HISTORY", "false"),
-        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOK__URL", "https://h/"),
-        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOK__SECRETS", &webhook_secret()),
+        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOKS__MAIN__URL", "https://h/"),
+        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOKS__MAIN__SECRETS", &webhook_secret()),
         ("RTM_BRIDGE__WEBHOOKS__ALLOWED", "https://a/, https://b/"),
         ("RTM_BRIDGE__WEBHOOKS__ALLOW_PRIVATE", "[\"10.0.0.0/8\"]"),
         ("RTM_BRIDGE__REPLY__DEFAULT_WAIT", ""),
@@ -947,7 +963,7 @@ fn environment_overrides_the_file() {
     let bot = &config.bots[0];
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(bot.client_secret.expose_secret(), "from-a-file");
-    assert!(!bot.history && bot.webhook.is_some());
+    assert!(!bot.history && bot.webhooks.len() == 1);
     let allowed: Vec<_> = config.webhooks.allowed.iter().map(ToString::to_string).collect();
     assert_eq!(allowed, ["https://a/", "https://b/"]);
     assert_eq!(config.webhooks.allow_private, ["10.0.0.0/8".parse().unwrap()]);
@@ -956,9 +972,65 @@ fn environment_overrides_the_file() {
 
 #[test]
 fn bot_webhook_without_url_signs_callbacks() {
-    let text = format!("{BOT}[bots.webhook]\nsecrets_file = \"/secrets/whsec\"");
-    let webhook = good(&text, &[]).bots[0].webhook.clone().unwrap();
+    let text = format!("{BOT}[[bots.webhooks]]\nname = \"main\"\nsecrets_file = \"/secrets/whsec\"");
+    let webhook = good(&text, &[]).bots[0].webhooks[0].clone();
     assert_eq!((webhook.url, webhook.secrets.len()), (None, 2));
+}
+
+#[test]
+fn bot_has_several_endpoints_with_unique_names() {
+    let secrets = webhook_secret();
+    let endpoint = |lines: &str| format!("[[bots.webhooks]]\nsecrets = [\"{secrets}\"]\n{lines}\n");
+    let two = endpoint("name = \"crm\"\nurl = \"https://a/\"") + &endpoint("name = \"audit\"");
+    let env = [
+        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOKS__CRM__TYPES", "message.failed, reply.late"),
+        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOKS__AUDIT__NAME", "Audit.1"),
+    ];
+    let bot = Arc::clone(&good(&format!("{BOT}{two}"), &env).bots[0]);
+    let names: Vec<_> = bot.webhooks.iter().map(|endpoint| &*endpoint.name).collect();
+    assert_eq!(names, ["crm", "Audit.1"]);
+    assert_eq!(bot.webhooks[0].types, [DeliveryKind::MessageFailed, DeliveryKind::ReplyLate]);
+    assert_eq!(bot.webhooks[1].types, DeliveryKind::DEFAULT);
+    assert_eq!(&*bot.callback_signer().unwrap().name, "Audit.1", "the one without a URL");
+    let names: Vec<_> = bot.endpoints_of(DeliveryKind::ReplyLate).map(|endpoint| &*endpoint.name).collect();
+    assert_eq!(names, ["crm"], "the other one has no URL");
+    assert_eq!(bot.endpoints_of(DeliveryKind::MessageAnswered).count(), 0);
+
+    for (endpoints, key, word) in [
+        (endpoint("name = \"a\"") + &endpoint("name = \"a\"\nurl = \"https://a/\""), "webhooks.a", "unique"),
+        (endpoint("name = \"a\"") + &endpoint("name = \"b\""), "webhooks.b.url", "only one endpoint"),
+        (endpoint(""), "webhooks[1].name", "is missing"),
+        (endpoint("name = \"a/b\""), "webhooks.a/b.name", "1 to 64"),
+        (endpoint("name = \"a\"\ntypes = []"), "webhooks.a.types", "is empty"),
+        (
+            endpoint("name = \"a\"\ntypes = [\"reply\"]"),
+            "webhooks.a.types",
+            "message.answered, message.failed",
+        ),
+        (
+            endpoint("name = \"a\"\nform = \"kore-v2\"\ntypes = [\"gap\"]"),
+            "webhooks.a.types",
+            "kore-v2 cannot carry",
+        ),
+        (
+            endpoint("name = \"a\"\nform = \"kore-v2\"\npayload = \"thin\""),
+            "webhooks.a.payload",
+            "always full",
+        ),
+        (endpoint("name = \"a\"\npayload = \"some\""), "webhooks.a.payload", "full, thin"),
+        (endpoint("name = \"a\"\ntypes = [\"test\"]"), "webhooks.a.types", "is not one of"),
+        ("webhooks = [7]\n".to_owned(), "webhooks[1]", "should be a table"),
+        ("[bots.webhooks]\nurl = \"https://a/\"\n".to_owned(), "webhooks", "[[bots.webhooks]]"),
+        ("[bots.webhook]\nurl = \"https://a/\"\n".to_owned(), "webhook", "write [[bots.webhooks]]"),
+    ] {
+        let mistakes = bad(&format!("{BOT}{endpoints}"), &[]);
+        let found = mistakes
+            .iter()
+            .any(|mistake| mistake.key == format!("bots.support.{key}") && mistake.message.contains(word));
+        assert!(found, "{key}, {word}: {mistakes}");
+    }
+    let former = [("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOK__URL", "https://a/")];
+    assert!(bad(BOT, &former).to_string().contains("WEBHOOKS__MAIN"));
 }
 
 #[test]

@@ -1,23 +1,36 @@
-//! `[webhooks]` and `[bots.webhook]`: the receivers of deliveries, and the addresses that they may have.
+//! `[webhooks]` and `[[bots.webhooks]]`: the receivers of deliveries, and the addresses that they may have.
 
 use std::time::Duration;
 
 use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
-use super::parse::{ParseResult, duration, list, number, one_of};
+use super::parse::{
+    self, InvalidValue, ParseResult, as_text, duration, duration_or_never, list, number, one_of, quoted,
+};
 use super::proxy::SharedProxies;
 use super::section::Section;
-use super::{BotWebhookConfig, Config, LegacySignature, PayloadFormat, WebhooksConfig};
+use super::{
+    BotConfig, BotWebhookConfig, Config, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+};
 use super::{address, certificates, delivery_headers, secret};
+use crate::domain::{BotName, DeliveryKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 
-const FORMS: [(&str, PayloadFormat); 3] = [
+const FORMS: [(&str, PayloadFormat); 4] = [
     ("standard", PayloadFormat::Standard),
     ("cloudevents", PayloadFormat::CloudEvents),
+    ("cloudevents-structured", PayloadFormat::CloudEventsStructured),
     ("kore-v2", PayloadFormat::KoreV2),
 ];
+
+const EXTENTS: [(&str, PayloadExtent); 2] = [("full", PayloadExtent::Full), ("thin", PayloadExtent::Thin)];
+
+/// The remedy for a configuration with the former single endpoint.
+const GONE: &str = "is a list of endpoints now: write [[bots.webhooks]] instead of [bots.webhook], with the same keys and \
+                    a `name`, such as name = \"main\" (in variables WEBHOOKS__MAIN instead of WEBHOOK)";
 
 const UNENCRYPTED: &str = "is not encrypted: others can read the deliveries; use https";
 
@@ -56,8 +69,28 @@ pub(super) fn webhooks(section: &mut Section<'_>, proxies: &SharedProxies) -> We
     }
 }
 
-/// Reads `[bots.webhook]`. Returns `None` without valid secrets.
-pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
+/// Reads `[[bots.webhooks]]`.
+pub(super) fn endpoints(section: &mut Section<'_>) -> Vec<BotWebhookConfig> {
+    section.removed("webhook", GONE);
+    let endpoints = section.tables("webhooks", endpoint);
+    let mut unaddressed = endpoints.iter().filter(|endpoint| endpoint.url.is_none());
+    if let (Some(first), Some(second)) = (unaddressed.next(), unaddressed.next()) {
+        let key = section.key(&format!("webhooks.{}.url", second.name));
+        let what = format!(
+            "is not given, and that of `{}` neither; only one endpoint of a bot may be there for its secrets alone",
+            first.name
+        );
+        section.diagnostics.error(&key, what);
+    }
+    endpoints
+}
+
+/// Reads one of `[[bots.webhooks]]`. Returns `None` without a valid name and valid secrets.
+fn endpoint(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
+    let d = BotWebhookConfig::default();
+    let name = section.required("name", "the endpoint's name in deliveries and metrics", endpoint_name);
+    let types = section.or("types", d.types, types);
+    let payload = section.or("payload", d.payload, one_of(&EXTENTS));
     let url = section.optional("url", address::receiver);
     let secrets =
         section.secret("secrets", "secrets_file", list(secret::webhook_secret), secret::webhook_secrets_text);
@@ -67,7 +100,8 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
     if secrets.as_ref().is_some_and(Vec::is_empty) || (secrets.is_none() && !given) {
         section.diagnostics.error(&path, "is missing: the secrets that sign deliveries, or `secrets_file`");
     }
-    let form = section.or("form", PayloadFormat::default(), webhook_form);
+    let form = section.or("form", d.form, webhook_form);
+    check_kore_form(section, form, &types, payload);
     let bearer_token =
         section.secret("bearer_token", "bearer_token_file", secret::bearer_token, secret::bearer_token_text);
     let headers =
@@ -80,6 +114,7 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
             .diagnostics
             .relation_error(&keys, "is given, and a header `authorization` too; keep one of them");
     }
+    let disable_after = section.or("disable_after", d.disable_after, duration_or_never(SECOND..=30 * DAY));
     let legacy_signature = legacy_signature(section, &headers, bearer_token.is_some());
     let path = section.key("url");
     if url.as_ref().is_some_and(|url| url.scheme() == "http" && !address::is_loopback(url)) {
@@ -95,7 +130,69 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
             "is not given: the bridge then sends only callbacks, and uses only `secrets` for them",
         );
     }
-    Some(BotWebhookConfig { url, secrets: secrets?, form, bearer_token, headers, legacy_signature })
+    Some(BotWebhookConfig {
+        name: name?,
+        url,
+        types,
+        payload,
+        secrets: secrets?,
+        form,
+        bearer_token,
+        headers,
+        legacy_signature,
+        disable_after,
+    })
+}
+
+/// Rejects what the form of the platform's own channel cannot carry.
+fn check_kore_form(
+    section: &mut Section<'_>,
+    form: PayloadFormat,
+    types: &[DeliveryKind],
+    payload: PayloadExtent,
+) {
+    if form != PayloadFormat::KoreV2 {
+        return;
+    }
+    if let Some(kind) = types.iter().find(|kind| !DeliveryKind::DEFAULT.contains(kind)) {
+        let what =
+            format!("has `{}`, which the form kore-v2 cannot carry; choose another form", kind.as_str());
+        let keys = [section.key("types"), section.key("form")];
+        section.diagnostics.relation_error(&keys, what);
+    }
+    if payload == PayloadExtent::Thin {
+        let keys = [section.key("payload"), section.key("form")];
+        section.diagnostics.relation_error(&keys, "is thin, and the form kore-v2 is always full; choose one");
+    }
+}
+
+/// Parses the name of an endpoint, which has the form of a bot's name.
+fn endpoint_name(value: &ConfigValue) -> ParseResult<Box<str>> {
+    let name = BotName::new(&parse::text(value)?).map(|name| name.as_str().into());
+    name.map_err(|_| {
+        InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
+    })
+}
+
+fn delivery_kind(value: &ConfigValue) -> ParseResult<DeliveryKind> {
+    let text = as_text(value, "\"message.answered\"")?;
+    DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let all = DeliveryKind::ALL.map(DeliveryKind::as_str).join(", ");
+        InvalidValue(format!("{} is not one of {all}", quoted(text)))
+    })
+}
+
+/// Parses the kinds of events that an endpoint gets.
+fn types(value: &ConfigValue) -> ParseResult<Vec<DeliveryKind>> {
+    let mut kinds = list(delivery_kind)(value)?;
+    if kinds.is_empty() {
+        return parse::invalid(
+            "is empty, so the endpoint would get no event; leave it out for the usual ones",
+        );
+    }
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(kinds)
 }
 
 fn legacy_signature(
@@ -125,13 +222,28 @@ fn legacy_signature(
     Some(LegacySignature { header: header?, secret: secret? })
 }
 
+impl BotConfig {
+    /// Returns the endpoints that get events of this kind. Each has a URL.
+    pub fn endpoints_of(&self, kind: DeliveryKind) -> impl Iterator<Item = &BotWebhookConfig> {
+        self.webhooks.iter().filter(move |endpoint| endpoint.url.is_some() && endpoint.types.contains(&kind))
+    }
+
+    /// Returns the endpoint whose secrets sign callbacks of callers without secrets: the one without a URL, else the
+    /// first.
+    pub fn callback_signer(&self) -> Option<&BotWebhookConfig> {
+        self.webhooks.iter().find(|endpoint| endpoint.url.is_none()).or_else(|| self.webhooks.first())
+    }
+}
+
 /// Warns of settings that are valid but have no effect.
 pub(super) fn check(diagnostics: &mut Diagnostics, config: &Config) {
     let WebhooksConfig { allowed, allow_private, .. } = &config.webhooks;
     for bot in &config.bots {
-        let url = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref());
-        if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {
-            diagnostics.warn(&format!("bots.{}.webhook.url", bot.name), PRIVATE);
+        for BotWebhookConfig { name, url, .. } in &bot.webhooks {
+            let url = url.as_ref();
+            if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {
+                diagnostics.warn(&format!("bots.{}.webhooks.{name}.url", bot.name), PRIVATE);
+            }
         }
     }
     for pattern in allowed {
@@ -140,11 +252,11 @@ pub(super) fn check(diagnostics: &mut Diagnostics, config: &Config) {
         }
     }
     let signs = config.callers.iter().any(|caller| !caller.webhook_secrets.is_empty())
-        || config.bots.iter().any(|bot| bot.webhook.is_some());
+        || config.bots.iter().any(|bot| !bot.webhooks.is_empty());
     if !allowed.is_empty() && !signs {
         diagnostics.warn(
             "webhooks.allowed",
-            "has no effect: neither a caller (`webhook_secrets_file`) nor a bot's webhook has a secret to sign with",
+            "has no effect: neither a caller (`webhook_secrets_file`) nor a bot (`webhooks`) has a secret to sign with",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The receivers of webhooks: the bots' own ones, and the exact hosts of `webhooks.allowed`.
+//! The receivers of webhooks: the bots' endpoints, and the exact hosts of `webhooks.allowed`.
 
 use url::Url;
 
@@ -7,12 +7,14 @@ use super::{CheckStage, DoctorOptions, DoctorReport, FindingLevel};
 use crate::config::Config;
 use crate::webhook;
 
-/// Examines the receivers of a configuration, and posts a test event to the bots' own ones if that was asked for.
+/// Examines the receivers of a configuration, and posts a test event to the bots' endpoints if that was asked for.
 pub(super) async fn examine(config: &Config, options: &DoctorOptions, report: &mut DoctorReport) {
     let mut targets: Vec<(String, Url)> = Vec::new();
     for bot in &config.bots {
-        let url = bot.webhook.as_ref().and_then(|webhook| webhook.url.clone());
-        targets.extend(url.map(|url| (format!("bots.{}.webhook.url", bot.name), url)));
+        for endpoint in &bot.webhooks {
+            let key = format!("bots.{}.webhooks.{}.url", bot.name, endpoint.name);
+            targets.extend(endpoint.url.clone().map(|url| (key, url)));
+        }
     }
     for pattern in config.webhooks.allowed.iter().filter(|pattern| !pattern.is_wildcard()) {
         let is_known = targets.iter().any(|(_, url)| pattern.covers_origin(url));
@@ -43,15 +45,18 @@ pub(super) async fn examine(config: &Config, options: &DoctorOptions, report: &m
 }
 
 async fn post(config: &Config, options: &DoctorOptions, report: &mut DoctorReport) {
-    for bot in &config.bots {
-        let Some(url) = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()) else { continue };
+    let endpoints =
+        config.bots.iter().flat_map(|bot| bot.webhooks.iter().map(move |endpoint| (bot, endpoint)));
+    for (bot, endpoint) in endpoints {
+        let Some(url) = &endpoint.url else { continue };
         let host = url.host_str().unwrap_or_default();
-        match webhook::post_test_event(config, bot, &options.user).await {
+        let key = format!("bots.{}.webhooks.{}", bot.name, endpoint.name);
+        match webhook::post_test_event(config, bot, endpoint, &options.user).await {
             Ok(Ok(status)) => {
                 report.ok(CheckStage::Webhooks, host, format!("the receiver takes a test event ({status})"));
             }
             Ok(Err(why)) => {
-                let next = format!("look at the log of the receiver, and at bots.{}.webhook", bot.name);
+                let next = format!("look at the log of the receiver, and at {key}");
                 report.failed(
                     CheckStage::Webhooks,
                     host,
@@ -64,7 +69,7 @@ async fn post(config: &Config, options: &DoctorOptions, report: &mut DoctorRepor
                 CheckStage::Webhooks,
                 host,
                 error.to_string(),
-                format!("correct bots.{}.webhook", bot.name),
+                format!("correct {key}"),
             ),
         }
     }

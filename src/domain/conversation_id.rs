@@ -3,7 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::Sha256;
+
+/// The characters that a segment of a path escapes: all but the unreserved (RFC 3986).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The reason why a name was refused. The text says which names are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +112,21 @@ impl ConversationId {
     pub fn new(bot: BotName, user: UserId) -> Self {
         let partition = Partition::hashed(&bot, &user);
         Self { bot, user, partition }
+    }
+
+    /// Returns the conversation as a reference into our API.
+    pub fn path(&self) -> String {
+        self.reference("")
+    }
+
+    /// Returns something below the conversation as a reference into our API.
+    pub fn path_below(&self, rest: &str) -> String {
+        self.reference(&format!("/{rest}"))
+    }
+
+    fn reference(&self, rest: &str) -> String {
+        let encoded = |text| utf8_percent_encode(text, ESCAPED);
+        format!("/conversations/{}{rest}?bot={}", encoded(self.user().as_str()), encoded(self.bot().as_str()))
     }
 
     /// Returns the bot, by its configured name.

@@ -35,6 +35,16 @@ impl DeliveryId {
         Self(Ulid::from_parts(at.as_millis(), bits << 8 | partition))
     }
 
+    /// Returns the id of the same event's delivery to this endpoint of the bot.
+    #[must_use]
+    pub fn at_endpoint(self, name: &str) -> Self {
+        let mut hash = Sha256::default();
+        hash.update(self.0.to_bytes());
+        hash.update(name);
+        let bits = hash.finish().iter().take(9).fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte));
+        Self(Ulid::from_parts(self.0.timestamp_ms(), bits << 8 | self.partition().index() as u128))
+    }
+
     /// Returns the least id of the deliveries that were created at this time or later.
     pub fn first_at(at: Timestamp) -> Self {
         // An id has 48 bits for the time.
@@ -81,11 +91,42 @@ pub enum DeliveryKind {
     ReplyLate,
     /// A reply came outside any turn.
     ReplyUnsolicited,
+    /// A human agent took the conversation over.
+    AgentStarted,
+    /// The bot has the conversation back.
+    AgentEnded,
+    /// The platform began a session of the user.
+    SessionStarted,
+    /// The platform ended the session.
+    SessionEnded,
+    /// Entries of the journal may be missing.
+    Gap,
+    /// The user sent a message in another session.
+    UserMessage,
+    /// A delivery to another endpoint or to a callback became a dead letter.
+    DeliveryDead,
+    /// An operator tests an endpoint. The event is sent at once and never stored.
+    Test,
 }
 
 impl DeliveryKind {
-    /// Every kind.
-    pub const ALL: [Self; 4] =
+    /// Every kind that is stored.
+    pub const ALL: [Self; 11] = [
+        Self::MessageAnswered,
+        Self::MessageFailed,
+        Self::ReplyLate,
+        Self::ReplyUnsolicited,
+        Self::AgentStarted,
+        Self::AgentEnded,
+        Self::SessionStarted,
+        Self::SessionEnded,
+        Self::Gap,
+        Self::UserMessage,
+        Self::DeliveryDead,
+    ];
+
+    /// The kinds that an endpoint gets if its configuration names none.
+    pub const DEFAULT: [Self; 4] =
         [Self::MessageAnswered, Self::MessageFailed, Self::ReplyLate, Self::ReplyUnsolicited];
 
     /// Returns whether the event is the end of a message.
@@ -93,13 +134,21 @@ impl DeliveryKind {
         matches!(self, Self::MessageAnswered | Self::MessageFailed)
     }
 
-    /// Returns the `type` of the body, which is also the event's type in the API.
+    /// Returns the `type` of the body.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MessageAnswered => "message.answered",
             Self::MessageFailed => "message.failed",
             Self::ReplyLate => "reply.late",
             Self::ReplyUnsolicited => "reply.unsolicited",
+            Self::AgentStarted => "agent.started",
+            Self::AgentEnded => "agent.ended",
+            Self::SessionStarted => "session.started",
+            Self::SessionEnded => "session.ended",
+            Self::Gap => "gap",
+            Self::UserMessage => "user.message",
+            Self::DeliveryDead => "delivery.dead",
+            Self::Test => "test",
         }
     }
 }
@@ -116,9 +165,9 @@ impl From<&TurnOutcome> for DeliveryKind {
 /// The origin of a delivery's target. It decides the signature and the configured extras of each request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryOrigin {
-    /// The configuration: the target is the bot's own webhook.
-    Bot,
-    /// A caller, with a message. Of the bot's own webhook only the signature may apply.
+    /// The configuration: the target is the endpoint of the bot with this name.
+    Endpoint(Box<str>),
+    /// A caller, with a message. Of the bot's endpoints only a signature may apply.
     Callback {
         /// The caller whose secrets sign the delivery. The bot's secrets sign it if the field is empty.
         signer: Option<Box<str>>,
@@ -136,7 +185,7 @@ pub struct NewDelivery {
     pub conversation: ConversationId,
     /// The message that ended or that the reply is joined to.
     pub message: Option<MessageId>,
-    /// The URL of the receiver, as given. Deliveries of one conversation to one target stay in order.
+    /// The URL of the receiver, as given. Deliveries of one conversation to one endpoint or callback stay in order.
     pub target: Box<str>,
     /// The origin of the target.
     pub origin: DeliveryOrigin,
@@ -149,6 +198,14 @@ pub struct NewDelivery {
 }
 
 impl NewDelivery {
+    /// Returns the name of the bot's endpoint; `None` for a callback.
+    pub fn endpoint(&self) -> Option<&str> {
+        match &self.origin {
+            DeliveryOrigin::Endpoint(name) => Some(name),
+            DeliveryOrigin::Callback { .. } => None,
+        }
+    }
+
     /// Returns the approximate number of bytes that the store keeps. The limits count with it.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 400;
@@ -244,6 +301,7 @@ impl Serialize for Delivery {
             bot: &'a str,
             user: &'a str,
             message_id: Option<MessageId>,
+            webhook: Option<&'a str>,
             target: &'a str,
             state: DeliveryState,
             created_at: Timestamp,
@@ -258,6 +316,7 @@ impl Serialize for Delivery {
             bot: new.conversation.bot().as_str(),
             user: new.conversation.user().as_str(),
             message_id: new.message,
+            webhook: new.endpoint(),
             target: &new.target,
             state: self.state,
             created_at: new.created_at,
@@ -286,5 +345,19 @@ mod tests {
             assert_ne!(id, DeliveryId::of(&conversation, 7, 10, at));
             assert_ne!(id, DeliveryId::of(&conversation, 8, 9, at));
         }
+    }
+
+    #[test]
+    fn delivery_id_at_an_endpoint_is_stable_and_its_own() {
+        let at = Timestamp::from_millis(1_763_845_000_123);
+        let conversation = sandbox_conversation("alice");
+        let id = DeliveryId::of(&conversation, 7, 9, at);
+        let (crm, audit) = (id.at_endpoint("crm"), id.at_endpoint("audit"));
+        assert_eq!(crm, id.at_endpoint("crm"));
+        assert!(crm != audit && crm != id && audit != id);
+        assert_ne!(crm, DeliveryId::of(&conversation, 7, 10, at).at_endpoint("crm"));
+        assert_eq!(crm.partition(), Partition::of(&conversation));
+        let bounds = (DeliveryId::first_at(at), DeliveryId::first_at(at + Duration::from_millis(1)));
+        assert!(bounds.0 <= crm && crm < bounds.1, "ids sort by time");
     }
 }

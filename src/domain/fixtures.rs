@@ -76,7 +76,7 @@ pub fn reply(seq: u64, in_reply_to: Option<MessageId>, text: &str) -> Reply {
     }
 }
 
-/// Returns the delivery of an unsolicited reply to the bot's target, for an entry of the first journal.
+/// Returns the delivery of an unsolicited reply to the endpoint `main`, for an entry of the first journal.
 pub fn new_delivery(conversation: &ConversationId, seq: u64, at: Timestamp, target: &str) -> NewDelivery {
     NewDelivery {
         id: DeliveryId::of(conversation, 1, seq, at),
@@ -84,7 +84,7 @@ pub fn new_delivery(conversation: &ConversationId, seq: u64, at: Timestamp, targ
         conversation: conversation.clone(),
         message: None,
         target: target.into(),
-        origin: DeliveryOrigin::Bot,
+        origin: DeliveryOrigin::Endpoint("main".into()),
         trace: TraceId::default(),
         created_at: at,
         data: raw_json("{}"),

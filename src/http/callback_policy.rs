@@ -28,10 +28,10 @@ pub(super) fn check(
         return Err(refused(uncovered(allowed)));
     }
     let signer = caller.signer();
-    if signer.is_none() && bot.webhook.as_ref().is_none_or(|webhook| webhook.secrets.is_empty()) {
+    if signer.is_none() && bot.callback_signer().is_none_or(|endpoint| endpoint.secrets.is_empty()) {
         return Err(refused(
             "The bridge has no secret to sign callbacks with. Have one configured for this key \
-             (`callers.webhook_secrets_file`) or for the bot (`bots.webhook`)."
+             (`callers.webhook_secrets_file`) or for the bot (`bots.webhooks`)."
                 .to_owned(),
         ));
     }
@@ -73,7 +73,7 @@ mod tests {
             form: PayloadFormat::KoreV2,
             ..BotWebhookConfig::default()
         };
-        BotConfig { webhook: signs.then_some(webhook), ..fixtures::bot("b") }
+        BotConfig { webhooks: signs.then_some(webhook).into_iter().collect(), ..fixtures::bot("b") }
     }
 
     fn try_check(

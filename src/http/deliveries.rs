@@ -58,14 +58,15 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let caller = context.authorize(request, RequiredScope::Admin)?;
     let mut errors = FieldErrors::default();
     let query = request.uri().query().unwrap_or_default();
-    let QueryParameters { bot, others: [after, limit, state, user, message] } =
-        QueryParameters::read(query, ["after", "limit", "state", "user", "message"], &mut errors);
+    let QueryParameters { bot, others: [after, limit, state, user, message, webhook] } =
+        QueryParameters::read(query, ["after", "limit", "state", "user", "message", "webhook"], &mut errors);
     let bot = bot.ok().flatten().and_then(|bot| errors.record("query/bot", BotName::new(&bot)));
     let user = user.and_then(|user| errors.record("query/user", UserId::new(&user)));
     let state = state.and_then(|state| errors.record("query/state", parse_state(&state)));
     let message = message.and_then(|id| {
         errors.record("query/message", id.parse::<MessageId>().map_err(|_| "is not the id of a message"))
     });
+    let endpoint = webhook.and_then(|name| errors.record("query/webhook", endpoint_name(&name)));
     let before = after.and_then(|cursor| {
         errors.record(
             "query/after",
@@ -78,7 +79,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     record("caller", &caller.name());
     // No delivery of a message is older, which bounds the search.
     let since = message.map(|id| id.at() - CLOCK_DIFFERENCE);
-    let query = DeliveryQuery { state, message, before, since, limit, ..visible };
+    let query = DeliveryQuery { state, message, endpoint, before, since, limit, ..visible };
     let page = context.hub.deliveries(&query).await.map_err(read_failure)?;
     json_response(StatusCode::OK, &DeliveryPageBody { deliveries: &page.deliveries, next: page.next })
 }
@@ -137,6 +138,12 @@ fn visible(
 fn parse_state(word: &str) -> Result<DeliveryState, &'static str> {
     let state = DeliveryState::ALL.into_iter().find(|state| state.as_str() == word);
     state.ok_or("must be `pending`, `delivered` or `dead`")
+}
+
+/// Parses the name of an endpoint, which has the form of a bot's name.
+fn endpoint_name(name: &str) -> Result<Box<str>, &'static str> {
+    let name = BotName::new(name).map_err(|_| "is not the name of an endpoint")?;
+    Ok(name.as_str().into())
 }
 
 fn no_delivery() -> ApiError {

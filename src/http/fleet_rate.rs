@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::hub::Hub;
+use crate::metrics::CallerMetrics;
 use crate::store::{RequestGrant, RequestWish};
 
 /// The least that a replica takes at once, if the limit is not smaller.
@@ -64,7 +65,7 @@ impl FleetRate {
     }
 
     /// Counts a request. Returns `None` while the store is away: the replica then counts alone.
-    pub(super) async fn count(&self, hub: &Hub) -> Option<FleetCount> {
+    pub(super) async fn count(&self, hub: &Hub, metrics: &CallerMetrics) -> Option<FleetCount> {
         let mut state = self.state.lock().await;
         let now = Instant::now();
         state.used_at = now;
@@ -72,7 +73,9 @@ impl FleetRate {
             if now < state.alone_until {
                 return None;
             }
-            match hub.take_requests(self.wish(self.batch, 0)).await {
+            let answer = hub.take_requests(self.wish(self.batch, 0)).await;
+            metrics.rate_called(&self.caller, answer.is_ok());
+            match answer {
                 Ok(RequestGrant { granted, left, next_in }) => {
                     state.held = granted;
                     state.left = left;
@@ -97,7 +100,7 @@ impl FleetRate {
     }
 
     /// Gives back what was not used for a while.
-    pub(super) async fn return_idle(&self, hub: &Hub) {
+    pub(super) async fn return_idle(&self, hub: &Hub, metrics: &CallerMetrics) {
         // A request that is being counted uses it.
         let Ok(mut state) = self.state.try_lock() else { return };
         if state.held == 0 || state.used_at.elapsed() < IDLE {
@@ -105,7 +108,9 @@ impl FleetRate {
         }
         let returned = std::mem::take(&mut state.held);
         // Lost requests come back by themselves within a minute.
-        if let Ok(grant) = hub.take_requests(self.wish(0, returned)).await {
+        let answer = hub.take_requests(self.wish(0, returned)).await;
+        metrics.rate_called(&self.caller, answer.is_ok());
+        if let Ok(grant) = answer {
             state.left = grant.left;
         }
     }

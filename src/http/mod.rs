@@ -203,7 +203,7 @@ impl ApiContext {
     /// Gives the fleet back what idle callers did not use of their rates.
     pub async fn return_idle_rates(&self) {
         for rate in self.callers().entries().filter_map(|entry| entry.rate.as_ref()) {
-            rate.return_idle(&self.hub).await;
+            rate.return_idle(&self.hub, &self.metrics.callers).await;
         }
     }
 
@@ -238,7 +238,7 @@ impl ApiContext {
     async fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
         let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
         let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
-            Some(rate) => Some(rate.count(&self.hub).await),
+            Some(rate) => Some(rate.count(&self.hub, &self.metrics.callers).await),
             None => None,
         };
         CountedRequest { caller, rate_limit }

@@ -22,6 +22,7 @@ use super::fleet_rate::{FleetCount, FleetRate};
 use crate::config::{CallerConfig, RateScope};
 use crate::domain::{Problem, ProblemKind};
 use crate::hub::Hub;
+use crate::metrics::CallerMetrics;
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -88,10 +89,10 @@ impl CallerRateLimit {
     }
 
     /// Counts a request. Only a limit of the fleet waits, for the store.
-    pub(super) async fn count(&self, hub: &Hub) -> RateLimitStatus {
+    pub(super) async fn count(&self, hub: &Hub, metrics: &CallerMetrics) -> RateLimitStatus {
         match &self.fleet {
             None => self.count_here(),
-            Some(fleet) => match fleet.count(hub).await {
+            Some(fleet) => match fleet.count(hub, metrics).await {
                 Some(FleetCount { remaining, next_in, refused }) => RateLimitStatus {
                     per_minute: self.per_minute,
                     partition: self.partition.clone(),
@@ -105,9 +106,9 @@ impl CallerRateLimit {
     }
 
     /// Gives the fleet back what this replica does not use.
-    pub(super) async fn return_idle(&self, hub: &Hub) {
+    pub(super) async fn return_idle(&self, hub: &Hub, metrics: &CallerMetrics) {
         if let Some(fleet) = &self.fleet {
-            fleet.return_idle(hub).await;
+            fleet.return_idle(hub, metrics).await;
         }
     }
 

@@ -114,11 +114,11 @@ impl RemoteKeys {
                     }
                     failures = 0;
                     *strong.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-                    metrics.key_sets.fetched(&strong.caller, true);
+                    metrics.callers.key_set_fetched(&strong.caller, true);
                 }
                 Err(error) => {
                     failures += 1;
-                    metrics.key_sets.fetched(&strong.caller, false);
+                    metrics.callers.key_set_fetched(&strong.caller, false);
                     tracing::warn!(
                         caller = &*strong.caller, %error,
                         "the keys of an issuer could not be fetched; the known ones stay in use"

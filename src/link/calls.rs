@@ -29,7 +29,8 @@ use crate::rtm::{
     decode_history_page, outgoing,
 };
 use crate::store::{
-    ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
+    ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, QueueId, StoreError,
+    WriteResult,
 };
 use crate::wall_clock;
 
@@ -157,12 +158,14 @@ fn publish<H: ConversationHost>(
     if write.changes.iter().any(|change| matches!(change, ConversationChange::Append(_))) {
         host.appended(conversation);
     }
-    let mut last = None;
+    let mut queues = Vec::new();
     for change in &write.changes {
-        if let ConversationChange::Deliver(delivery) = change
-            && last.replace(&*delivery.target) != Some(&*delivery.target)
-        {
-            host.due(fence, conversation, &delivery.target);
+        if let ConversationChange::Deliver(delivery) = change {
+            let queue = QueueId::of_delivery(delivery);
+            if !queues.contains(&queue) {
+                queues.push(queue);
+                host.due(fence, queue, delivery);
+            }
         }
     }
 }

@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 
 use super::mailbox::Mailbox;
 use crate::config::BotConfig;
-use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
+use crate::domain::{ConversationId, Message, MessageId, NewDelivery, Partition, ReplyChunk, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rhythm::SharedRhythm;
 use crate::rtm::PlatformConnector;
-use crate::store::{Fence, Incarnation, Store, StoreClock};
+use crate::store::{Fence, Incarnation, QueueId, Store, StoreClock};
 
 /// The services that a shard offers its conversations.
 pub trait ConversationHost: 'static {
@@ -45,8 +45,8 @@ pub trait ConversationHost: 'static {
     fn erased(&self, conversation: &ConversationId, messages: &[MessageId]);
     /// Tells live readers that the store confirmed journal entries.
     fn appended(&self, conversation: &ConversationId);
-    /// Tells the webhook dispatcher that the store confirmed a delivery to this target.
-    fn due(&self, fence: Fence, conversation: &ConversationId, target: &str);
+    /// Tells the webhook dispatcher that the store confirmed a delivery in this queue.
+    fn due(&self, fence: Fence, queue: QueueId, delivery: &NewDelivery);
     /// Publishes a piece of a streamed reply to live readers.
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>);
     /// Publishes a frame that the journal does not keep to live readers.

@@ -98,16 +98,16 @@ impl WriteBuffer {
         JournalPosition { epoch: self.record.epoch, seq: self.record.seq }
     }
 
-    /// Adds an entry to the journal. Its delivery, if any, is pushed next.
+    /// Adds an entry to the journal. Its deliveries, if any, are pushed next.
     pub(crate) fn append(&mut self, at: Timestamp, body: EntryBody) {
         self.record.begin_journal(at);
         self.record.seq += 1;
         self.push(ConversationChange::Append(JournalEntry { seq: self.record.seq, at, body }));
     }
 
-    /// Adds the delivery of the last entry, if there is one.
-    pub(crate) fn deliver(&mut self, delivery: Option<ConversationChange>) {
-        if let Some(delivery) = delivery {
+    /// Adds the deliveries of the last entry.
+    pub(crate) fn deliver(&mut self, deliveries: Vec<ConversationChange>) {
+        for delivery in deliveries {
             self.push(delivery);
         }
     }

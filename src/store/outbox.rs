@@ -1,7 +1,8 @@
 //! The outbox: deliveries to the receivers of webhooks, in order, and their attempts.
 //!
 //! The owner of a conversation writes a delivery in the same step as its journal entry
-//! ([`ConversationChange::Deliver`]). The delivery joins the end of a queue; each conversation and target has one.
+//! ([`ConversationChange::Deliver`]). The delivery joins the end of a queue. Each conversation has one for each endpoint and each
+//! callback.
 //! Only the partition's owner attempts deliveries, and only the first one of each queue. The store records an attempt
 //! before it is made. No other attempt begins until its window is over, even if the owner dies.
 //!
@@ -32,15 +33,24 @@ pub const DEAD_TTL: Duration = Duration::from_hours(7 * 24);
 /// The number of stored attempts of a delivery. The oldest are dropped.
 pub const ATTEMPTS: usize = 32;
 
-/// The queue of a conversation and a target, or of one redelivered delivery.
+/// The queue of a conversation and an endpoint or a callback, or of one redelivered delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(u128);
 
 impl QueueId {
-    /// Returns the queue of a conversation and a target. Stores hold it, so it is the same in every version.
-    pub fn of(conversation: &ConversationId, target: &str) -> Self {
+    /// Returns the queue of a conversation and a target. Each endpoint of the bot has queues of its own, even if two have
+    /// one URL. Stores hold the queue, so it is the same in every version.
+    pub fn of(conversation: &ConversationId, endpoint: Option<&str>, target: &str) -> Self {
         let parts = [conversation.bot().as_str(), conversation.user().as_str(), target];
-        Self::digest(&parts)
+        match endpoint {
+            Some(endpoint) => Self::digest(&[&parts[..], &[endpoint]].concat()),
+            None => Self::digest(&parts),
+        }
+    }
+
+    /// Returns the queue that a new delivery joins.
+    pub fn of_delivery(new: &NewDelivery) -> Self {
+        Self::of(&new.conversation, new.endpoint(), &new.target)
     }
 
     /// Returns the queue of a redelivered delivery, which stands outside the order.
@@ -176,6 +186,8 @@ pub struct DeliveryQuery {
     pub bots: Option<Vec<BotName>>,
     /// Deliveries of this user only.
     pub user: Option<UserId>,
+    /// Deliveries to the endpoints with this name only.
+    pub endpoint: Option<Box<str>>,
     /// Deliveries of this message only: its end and its late replies.
     pub message: Option<MessageId>,
     /// Deliveries of users whose identity begins with this.

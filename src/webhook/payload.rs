@@ -10,13 +10,14 @@ mod tests;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::sender::{HeaderMap, HeaderName, HeaderValue, header};
 use super::signature;
 use super::target_table::DeliveryOptions;
 use crate::config::PayloadFormat;
-use crate::domain::{NewDelivery, Timestamp, TraceId};
+use crate::domain::{DeliveryId, MessageId, NewDelivery, Timestamp, TraceId};
 use crate::store::ClaimedDelivery;
 
 /// The header with the id of the delivery, the same in every attempt.
@@ -31,8 +32,8 @@ const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"));
 
-/// The characters that a segment of a path escapes: all but the unreserved (RFC 3986).
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The prefix of the types of CloudEvents, in reverse-DNS form.
+const EVENT_TYPE_PREFIX: &str = "io.github.rtm-bridge.";
 
 /// The stored delivery cannot be composed: a bug, or another program wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,7 @@ pub(super) fn compose(
     set(ATTEMPT, &claimed.made.saturating_add(1).to_string())?;
     set(header::USER_AGENT, USER_AGENT)?;
     set(header::ACCEPT_ENCODING, "identity")?;
-    set(header::CONTENT_TYPE, "application/json")?;
+    set(header::CONTENT_TYPE, content_type(options.format))?;
     if delivery.trace != TraceId::default() {
         set(TRACEPARENT, &format!("00-{}-{span:016x}-01", delivery.trace))?;
     }
@@ -81,8 +82,8 @@ pub(super) fn compose(
         let event = |name| HeaderName::from_static(name);
         set(event("ce-specversion"), "1.0")?;
         set(event("ce-id"), &id)?;
-        set(event("ce-type"), delivery.kind.as_str())?;
-        set(event("ce-source"), &source(delivery))?;
+        set(event("ce-type"), &event_type(delivery))?;
+        set(event("ce-source"), &delivery.conversation.path())?;
         set(event("ce-time"), &delivery.created_at.to_string())?;
         if let Some(message) = delivery.message {
             set(event("ce-subject"), &message.to_string())?;
@@ -119,17 +120,44 @@ fn body(delivery: &NewDelivery, options: &DeliveryOptions<'_>) -> Result<Bytes, 
             body.into()
         }
         PayloadFormat::CloudEvents => Bytes::copy_from_slice(data.as_bytes()),
+        PayloadFormat::CloudEventsStructured => {
+            let event = StructuredEvent {
+                specversion: "1.0",
+                id: delivery.id,
+                r#type: event_type(delivery),
+                source: delivery.conversation.path(),
+                subject: delivery.message,
+                time: delivery.created_at,
+                datacontenttype: "application/json",
+                data: &delivery.data,
+            };
+            serde_json::to_vec(&event).map_err(|_| PayloadError::Data)?.into()
+        }
         PayloadFormat::KoreV2 => kore::body(delivery, options.platform_bot)?.into(),
     })
 }
 
-/// Returns the conversation as a reference into our API.
-fn source(delivery: &NewDelivery) -> String {
-    let encoded = |text| utf8_percent_encode(text, ESCAPED);
-    let conversation = &delivery.conversation;
-    format!(
-        "/conversations/{}?bot={}",
-        encoded(conversation.user().as_str()),
-        encoded(conversation.bot().as_str())
-    )
+/// An event in the structured mode of CloudEvents.
+#[derive(Serialize)]
+struct StructuredEvent<'a> {
+    specversion: &'static str,
+    id: DeliveryId,
+    r#type: String,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<MessageId>,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    data: &'a RawValue,
+}
+
+fn event_type(delivery: &NewDelivery) -> String {
+    format!("{EVENT_TYPE_PREFIX}{}", delivery.kind.as_str())
+}
+
+const fn content_type(format: PayloadFormat) -> &'static str {
+    match format {
+        PayloadFormat::CloudEventsStructured => "application/cloudevents+json",
+        PayloadFormat::Standard | PayloadFormat::CloudEvents | PayloadFormat::KoreV2 => "application/json",
+    }
 }

@@ -8,7 +8,7 @@ use super::attempt::{AttemptOutcome, attempt};
 use super::sender::{DeliverySender, SenderSetupError};
 use super::ssrf_guard::SsrfGuard;
 use super::target_table::TargetTable;
-use crate::config::{BotConfig, Config, WebhooksConfig};
+use crate::config::{BotConfig, BotWebhookConfig, Config, WebhooksConfig};
 use crate::domain::{ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, TraceId, UserId};
 use crate::store::ClaimedDelivery;
 use crate::wall_clock;
@@ -18,7 +18,7 @@ pub fn may_deliver_to(config: &WebhooksConfig, address: IpAddr) -> bool {
     SsrfGuard::new(&config.allow_private).admits(address)
 }
 
-/// Posts a test event to the own webhook of a bot: an unsolicited reply in the conversation of `user`. Returns the status
+/// Posts a test event to an endpoint of a bot: an unsolicited reply in the conversation of `user`. Returns the status
 /// of the receiver, or the reason in words.
 ///
 /// # Errors
@@ -26,11 +26,12 @@ pub fn may_deliver_to(config: &WebhooksConfig, address: IpAddr) -> bool {
 pub async fn post_test_event(
     config: &Config,
     bot: &BotConfig,
+    endpoint: &BotWebhookConfig,
     user: &UserId,
 ) -> Result<Result<u16, String>, SenderSetupError> {
     const REPLY: &str = r#"{"seq":0,"messageId":null,"inReplyTo":null,"correlation":"unsolicited","late":false,"text":"A test event of rtm-bridge doctor","agent":false,"createdOn":null,"event":{}"#;
     let (sender, targets) = (DeliverySender::new(&config.webhooks)?, TargetTable::new(config)?);
-    let Some(url) = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()) else {
+    let Some(url) = &endpoint.url else {
         return Ok(Err("there is no URL".to_owned()));
     };
     let conversation = ConversationId::new(bot.name.clone(), user.clone());
@@ -44,7 +45,7 @@ pub async fn post_test_event(
         conversation,
         message: None,
         target: url.as_str().into(),
-        origin: DeliveryOrigin::Bot,
+        origin: DeliveryOrigin::Endpoint(endpoint.name.clone()),
         trace: TraceId::default(),
         created_at: now,
         data,

@@ -59,17 +59,17 @@ pub enum SenderSetupError {
     /// A secret cannot sign.
     #[error("{owner}: {error}")]
     Secret {
-        /// The owner of the secret: `bots.support.webhook` or `callers.crm`.
+        /// The owner of the secret: `bots.support.webhooks.main` or `callers.crm`.
         owner: Box<str>,
         /// The reason.
         #[source]
         error: InvalidSecret,
     },
     /// The name or value of a header is not allowed.
-    #[error("bots.{bot}.webhook: the name or the value of the header {name} is not allowed in HTTP")]
+    #[error("{owner}: the name or the value of the header {name} is not allowed in HTTP")]
     Header {
-        /// The bot with this header.
-        bot: Box<str>,
+        /// The endpoint with this header, such as `bots.support.webhooks.main`.
+        owner: Box<str>,
         /// The name of the header.
         name: Box<str>,
     },

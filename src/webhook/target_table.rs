@@ -2,7 +2,7 @@
 //! origin of the target.
 //!
 //! A callback is signed with the caller's secrets, or with the bot's if the caller had none. It gets no header that is
-//! configured for the bot's own webhook. A former URL of that webhook does not get these headers either.
+//! configured for an endpoint of the bot. A former URL of an endpoint does not get these headers either.
 
 use std::collections::HashMap;
 
@@ -24,12 +24,14 @@ pub(super) struct TargetTable {
 struct BotTarget {
     /// The id of the bot on the platform.
     id: Box<str>,
-    /// `None` if the bot has no webhook; then it has no secrets.
-    webhook: Option<OwnWebhook>,
+    endpoints: Vec<EndpointTarget>,
+    /// The index of the endpoint that signs callbacks of callers without secrets.
+    callback_signer: Option<usize>,
 }
 
-/// The options of a bot's own webhook.
-struct OwnWebhook {
+/// The options of one endpoint of a bot.
+struct EndpointTarget {
+    name: Box<str>,
     url: Option<Box<str>>,
     format: PayloadFormat,
     secrets: Vec<SigningSecret>,
@@ -41,7 +43,7 @@ struct CallerTarget {
     secrets: Vec<SigningSecret>,
 }
 
-/// The headers that only the bot's own webhook gets.
+/// The headers that only an endpoint of the bot gets.
 #[derive(Default)]
 pub(super) struct ExtraHeaders {
     /// The configured headers and the bearer token.
@@ -71,11 +73,21 @@ pub(super) enum TargetRefusal {
     /// The bot is not configured.
     #[error("the bot {0} is no longer configured, and its secrets sign this delivery: configure it again")]
     Bot(Box<str>),
-    /// The bot has no webhook and so no secrets.
+    /// The bot has no such endpoint and so no secrets.
     #[error(
-        "bots.{0}.webhook is no longer configured, and its secrets sign this delivery: configure it again"
+        "bots.{bot}.webhooks.{name} is no longer configured, and its secrets sign this delivery: configure it again"
     )]
-    Webhook(Box<str>),
+    Endpoint {
+        /// The bot.
+        bot: Box<str>,
+        /// The endpoint.
+        name: Box<str>,
+    },
+    /// The bot has no endpoint and so no secrets for callbacks.
+    #[error(
+        "bots.{0}.webhooks has no endpoint any more, and its secrets sign this delivery: configure one again"
+    )]
+    NoEndpoint(Box<str>),
     /// The caller is not configured.
     #[error("the caller {0} is no longer configured, and its secrets sign this delivery: configure it again")]
     Caller(Box<str>),
@@ -116,10 +128,7 @@ impl TargetTable {
     ) -> Result<DeliveryOptions<'a>, TargetRefusal> {
         let name = delivery.conversation.bot().as_str();
         let bot = self.bots.get(name);
-        let own = || {
-            let bot = bot.ok_or_else(|| TargetRefusal::Bot(name.into()))?;
-            bot.webhook.as_ref().ok_or_else(|| TargetRefusal::Webhook(name.into()))
-        };
+        let configured = || bot.ok_or_else(|| TargetRefusal::Bot(name.into()));
         let options = |format, secrets, extra_headers| {
             // A callback of a caller is sent even if its bot is no longer configured.
             let platform_bot = bot.map_or(name, |bot| &bot.id);
@@ -129,13 +138,18 @@ impl TargetTable {
             return Err(TargetRefusal::NotAllowed);
         }
         match &delivery.origin {
-            DeliveryOrigin::Bot => {
-                let own = own()?;
+            DeliveryOrigin::Endpoint(endpoint) => {
+                let own = configured()?.endpoints.iter().find(|own| own.name == *endpoint);
+                let own =
+                    own.ok_or_else(|| TargetRefusal::Endpoint { bot: name.into(), name: endpoint.clone() })?;
                 let headers = (own.url.as_ref() == Some(&delivery.target)).then_some(&own.extra_headers);
                 Ok(options(own.format, &own.secrets, headers))
             }
             DeliveryOrigin::Callback { signer: None } => {
-                Ok(options(PayloadFormat::Standard, &own()?.secrets, None))
+                let BotTarget { endpoints, callback_signer, .. } = configured()?;
+                let own = callback_signer.and_then(|index| endpoints.get(index));
+                let own = own.ok_or_else(|| TargetRefusal::NoEndpoint(name.into()))?;
+                Ok(options(PayloadFormat::Standard, &own.secrets, None))
             }
             DeliveryOrigin::Callback { signer: Some(signer) } => {
                 let caller = self.callers.get(signer).ok_or_else(|| TargetRefusal::Caller(signer.clone()))?;
@@ -150,30 +164,37 @@ impl TargetTable {
 
 impl BotTarget {
     fn new(bot: &BotConfig) -> Result<Self, SenderSetupError> {
-        let webhook =
-            bot.webhook.as_ref().map(|webhook| OwnWebhook::new(bot.name.as_str(), webhook)).transpose()?;
-        Ok(Self { id: bot.task_bot_id.as_str().into(), webhook })
+        let endpoints = bot.webhooks.iter().map(|endpoint| EndpointTarget::new(bot.name.as_str(), endpoint));
+        let signer = bot.callback_signer().map(|signer| &signer.name);
+        Ok(Self {
+            id: bot.task_bot_id.as_str().into(),
+            endpoints: endpoints.collect::<Result<_, _>>()?,
+            callback_signer: bot.webhooks.iter().position(|endpoint| Some(&endpoint.name) == signer),
+        })
     }
 }
 
-impl OwnWebhook {
+impl EndpointTarget {
     fn new(bot: &str, webhook: &BotWebhookConfig) -> Result<Self, SenderSetupError> {
+        let owner = &*format!("bots.{bot}.webhooks.{}", webhook.name);
         let mut headers = Vec::with_capacity(webhook.headers.len() + 1);
         for (name, value) in &webhook.headers {
-            headers.push((header_name(bot, name)?, header_value(bot, name, value.expose_secret())?));
+            headers.push((header_name(owner, name)?, header_value(owner, name, value.expose_secret())?));
         }
         if let Some(token) = &webhook.bearer_token {
             let value = SecretString::from(format!("Bearer {}", token.expose_secret()));
-            headers.push((header::AUTHORIZATION, header_value(bot, "Authorization", value.expose_secret())?));
+            headers
+                .push((header::AUTHORIZATION, header_value(owner, "Authorization", value.expose_secret())?));
         }
         let legacy = webhook.legacy_signature.as_ref();
         let legacy = legacy
-            .map(|legacy| Ok((header_name(bot, &legacy.header)?, LegacyKey::new(&legacy.secret))))
+            .map(|legacy| Ok((header_name(owner, &legacy.header)?, LegacyKey::new(&legacy.secret))))
             .transpose()?;
         Ok(Self {
+            name: webhook.name.clone(),
             url: webhook.url.as_ref().map(|url| url.as_str().into()),
             format: webhook.form,
-            secrets: secrets(&webhook.secrets, || format!("bots.{bot}.webhook"))?,
+            secrets: secrets(&webhook.secrets, || owner.to_owned())?,
             extra_headers: ExtraHeaders { headers, legacy },
         })
     }
@@ -196,13 +217,13 @@ fn secrets(
     texts.iter().map(secret).collect()
 }
 
-fn header_name(bot: &str, name: &str) -> Result<HeaderName, SenderSetupError> {
-    let unusable = |_| SenderSetupError::Header { bot: bot.into(), name: name.into() };
+fn header_name(owner: &str, name: &str) -> Result<HeaderName, SenderSetupError> {
+    let unusable = |_| SenderSetupError::Header { owner: owner.into(), name: name.into() };
     HeaderName::from_bytes(name.as_bytes()).map_err(unusable)
 }
 
-fn header_value(bot: &str, name: &str, value: &str) -> Result<HeaderValue, SenderSetupError> {
-    let unusable = |_| SenderSetupError::Header { bot: bot.into(), name: name.into() };
+fn header_value(owner: &str, name: &str, value: &str) -> Result<HeaderValue, SenderSetupError> {
+    let unusable = |_| SenderSetupError::Header { owner: owner.into(), name: name.into() };
     let mut value = HeaderValue::from_str(value).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)

@@ -34,7 +34,7 @@ pub(super) fn claimed(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDe
         conversation,
         message: "01JD9ZZZZZZZZZZZZZZZZZZZZZ".parse().ok(),
         target: target.into(),
-        origin: DeliveryOrigin::Bot,
+        origin: DeliveryOrigin::Endpoint("main".into()),
         trace: TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
         created_at: HAPPENED,
         data: raw_json(data),

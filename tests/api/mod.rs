@@ -32,4 +32,5 @@ mod strangers;
 mod streams;
 mod tokens;
 mod turns;
+mod webhook_endpoints;
 mod webhooks;

@@ -37,12 +37,12 @@ fn mentions(answer: &str, text: &str) -> bool {
 pub(super) async fn bridge_for(receiver: &Receiver, format: PayloadFormat) -> TestBridge {
     spawn_bridge(|config| {
         config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
-        bot(config).webhook = Some(BotWebhookConfig {
+        bot(config).webhooks = vec![BotWebhookConfig {
             url: Some(receiver.url("/bot").parse().unwrap()),
             secrets: vec![SECRET.into()],
             form: format,
             ..BotWebhookConfig::default()
-        });
+        }];
     })
     .await
 }

@@ -18,13 +18,13 @@ use crate::support::{
 fn configure(config: &mut Config, receiver: &Receiver) {
     config.webhooks.allowed = vec![receiver.url("/").parse().unwrap()];
     config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
-    bot(config).webhook = Some(BotWebhookConfig {
+    bot(config).webhooks = vec![BotWebhookConfig {
         url: Some(receiver.url("/bot").parse().unwrap()),
         secrets: vec![SECRET.into()],
         bearer_token: Some("a-bearer-token".into()),
         headers: vec![("x-tenant".into(), "acme".into())],
         ..BotWebhookConfig::default()
-    });
+    }];
 }
 
 async fn bridge_for(receiver: &Receiver) -> TestBridge {

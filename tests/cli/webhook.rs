@@ -53,7 +53,8 @@ fn new_secret_is_a_file_for_bridge_and_receiver() {
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_ne!(out, run(&["webhook", "secret"]).1);
     let (_file, path) = file(&out);
-    let (_dir, bridge) = config(&format!("{CONFIG}[bots.webhook]\nsecrets_file = \"{path}\"\n"));
+    let (_dir, bridge) =
+        config(&format!("{CONFIG}[[bots.webhooks]]\nname = \"main\"\nsecrets_file = \"{path}\"\n"));
     let (code, _, err) = run(&["check-config", "--config", &bridge]);
     assert_eq!(code, Some(0), "{err}");
     let secret = out.lines().find(|line| line.starts_with("whsec_")).unwrap();
@@ -221,4 +222,30 @@ fn dev_allows_callbacks_to_the_local_receiver_only() {
             assert_eq!(api.send(Request::message("alice", &body)).await.status, status, "{url}");
         }
     });
+}
+
+#[test]
+fn asymmetric_key_signs_and_its_public_key_verifies() {
+    let (code, file, _) = run(&["webhook", "secret", "--asymmetric"]);
+    assert_eq!(code, Some(0));
+    let private = file.lines().find(|line| line.starts_with("whsk_")).unwrap();
+    let public = file.split_whitespace().find(|word| word.starts_with("whpk_")).unwrap();
+    assert_eq!(file.lines().filter(|line| !line.starts_with('#')).count(), 1);
+    let arguments = signed(private, "{}", 5);
+    assert!(arguments[2].contains("v1a,"), "{arguments:?}");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for key in [public, private] {
+        let (code, text, _) = verify(&[&["--secret", key], &arguments[..]].concat(), "{}");
+        assert_eq!((code, text.starts_with("verified: ")), (Some(0), true), "{text}");
+    }
+    let (code, _, error) = verify(&[&["--secret", public], &arguments[..]].concat(), "{ }");
+    assert!(code == Some(1) && error.contains("no signature matches"), "{error}");
+    // The configuration takes the private key, and no public one.
+    for (secret, exit) in [(private, Some(0)), (public, Some(78))] {
+        let endpoint = format!("{CONFIG}[[bots.webhooks]]\nname = \"main\"\nsecrets = [\"{secret}\"]\n");
+        let (_dir, bridge) = config(&endpoint);
+        let (code, _, error) = run(&["check-config", "--config", &bridge]);
+        assert_eq!(code, exit, "{error}");
+        assert!(!error.contains(secret));
+    }
 }

@@ -114,7 +114,7 @@ async fn working(platform: &str) -> String {
     let (redis, receiver) = (redis.await, Receiver::start());
     let url = format!("http://{}/in", receiver.address());
     let more = format!(
-        "[bots.webhook]\nurl = \"{url}\"\nsecrets = [\"{SECRET}\"]\n[webhooks]\nallow_private = [\"127.0.0.0/8\"]\n"
+        "[[bots.webhooks]]\nname = \"main\"\nurl = \"{url}\"\nsecrets = [\"{SECRET}\"]\n[webhooks]\nallow_private = [\"127.0.0.0/8\"]\n"
     );
     let setup = Setup { store: redis.url(), more, ..Setup::new(platform.to_owned()) };
     let ports = [(port_of(platform), 4000), (redis.port, 6379), (receiver.address().port(), 8443)];
@@ -176,7 +176,7 @@ async fn wrong_neighbours(platform: &str) -> Vec<(&'static str, String)> {
     let front = TlsFront::start(receiver.address(), "expired").await;
     let url = front.url("https");
     let more = format!(
-        "[bots.webhook]\nurl = \"{url}\"\nsecrets = [\"{SECRET}\"]\n[webhooks]\nallow_private = [\"127.0.0.0/8\", \"::1/128\"]\n"
+        "[[bots.webhooks]]\nname = \"main\"\nurl = \"{url}\"\nsecrets = [\"{SECRET}\"]\n[webhooks]\nallow_private = [\"127.0.0.0/8\", \"::1/128\"]\n"
     );
     let certificate = Setup { more, ..Setup::new(platform.to_owned()) }.mistake().await;
     let port = port_of(url.as_str());

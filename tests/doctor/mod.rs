@@ -341,16 +341,16 @@ fn receiver_with_an_expired_certificate_is_told() {
         let receiver = Receiver::start();
         let front = TlsFront::start(receiver.address(), "expired").await;
         let mut setup = DoctorSetup::new().await;
-        setup.bot().webhook = Some(BotWebhookConfig {
+        setup.bot().webhooks = vec![BotWebhookConfig {
             url: Some(front.url("https")),
             secrets: vec![SECRET.into()],
             ..BotWebhookConfig::default()
-        });
+        }];
         setup.fails(CheckStage::Webhooks, "may not be reached", "webhooks.allow_private").await;
-        let url = setup.bot().webhook.as_ref().unwrap().url.clone();
-        setup.bot().webhook.as_mut().unwrap().url = Some("https://receiver.invalid/in".parse().unwrap());
+        let url = setup.bot().webhooks[0].url.clone();
+        setup.bot().webhooks[0].url = Some("https://receiver.invalid/in".parse().unwrap());
         setup.fails(CheckStage::Webhooks, "the name has no address", "give that as webhooks.proxy").await;
-        setup.bot().webhook.as_mut().unwrap().url = url;
+        setup.bot().webhooks[0].url = url;
         setup.config.webhooks.allow_private =
             vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         setup.fails(CheckStage::Webhooks, "expired on 2024-02-01", "renew the certificate").await;
@@ -359,7 +359,7 @@ fn receiver_with_an_expired_certificate_is_told() {
 
         let front = TlsFront::start(receiver.address(), "server").await;
         setup.config.webhooks.ca = Some(CA.to_vec());
-        setup.bot().webhook.as_mut().unwrap().url = Some(front.url("https"));
+        setup.bot().webhooks[0].url = Some(front.url("https"));
         let report = setup.report_with(None, true).await;
         assert!(report.to_text().contains("the receiver takes a test event (2"), "{}", report.to_text());
         let posted = receiver.requests();

@@ -72,10 +72,10 @@ fn receiver_accepts_a_delivery_of_a_bridge(language: &'static ReceiverLanguage) 
         let mut receiver = language.receiver(SECRET).await;
         let callback = format!("http://{}/", receiver.address);
         let bridge = spawn_bridge(|config| {
-            bot(config).webhook = Some(BotWebhookConfig {
+            bot(config).webhooks = vec![BotWebhookConfig {
                 secrets: vec![NEWER.into(), SECRET.into()],
                 ..BotWebhookConfig::default()
-            });
+            }];
             config.webhooks.allowed = vec![callback.parse().unwrap()];
             config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
         })

@@ -82,7 +82,7 @@ impl World {
                 "client_id": CLIENT_ID,
                 "client_secret": secret("kore", "client_secret"),
                 "user_rate_per_minute": 0,
-                "webhook": {"url": self.receiver.url("/"), "secrets": secret("kore", "webhook_secrets")},
+                "webhooks": {"crm": {"url": self.receiver.url("/"), "secrets": secret("kore", "webhook_secrets")}},
             }},
             "callers": {"load": {"key_sha256": sha256(KEY), "scopes": ["send", "read"]}},
             // All pods are on one host, so they cannot listen on all of its addresses.

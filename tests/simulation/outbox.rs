@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use rtm_bridge::config::{BotWebhookConfig, PayloadExtent};
 use rtm_bridge::domain::{
-    ConversationRecord, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry, MessageId,
+    ConversationRecord, Cursor, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry, MessageId,
     MessageProgress, NewDelivery, NewMessage, Partition, ProblemKind, SessionRequest, TraceId,
 };
 use rtm_bridge::link::Input;
@@ -21,7 +22,7 @@ const TRACE: TraceId = TraceId(7);
 fn connected() -> Bench {
     let mut bench = Bench::with(|bot| {
         bot.welcome = ms(0);
-        bot.webhook = Some(webhook());
+        bot.webhooks = vec![webhook()];
     });
     bench.post_with(|new| new.session = SessionRequest::New);
     bench.give(Input::Connected);
@@ -87,12 +88,58 @@ fn end_goes_to_the_callback_or_else_to_the_bots_webhook() {
         (first.message, first.trace, &first.conversation),
         (Some(message.id), TRACE, &plain().conversation)
     );
-    assert_eq!((&second.origin, second.trace), (&DeliveryOrigin::Bot, TraceId::default()));
+    assert_eq!(
+        (&second.origin, second.trace),
+        (&DeliveryOrigin::Endpoint("main".into()), TraceId::default())
+    );
     for ((_, delivery), message) in found.iter().zip(&bench.completed[1..]) {
         assert!(tells(delivery, message), "{} is not {message:?}", delivery.data);
     }
     let data: Value = serde_json::from_str(first.data.get()).unwrap();
     assert_eq!(data["callback"], json!({ "url": CALLER }), "the signer is not delivered");
+}
+
+#[test]
+fn endpoint_gets_the_kinds_of_its_types_by_its_own_deliveries() {
+    let of_types = |name: &str, types: &[DeliveryKind]| BotWebhookConfig {
+        name: name.into(),
+        types: types.to_vec(),
+        ..webhook()
+    };
+    let mut bench = Bench::with(|bot| {
+        bot.welcome = ms(0);
+        bot.webhooks = vec![
+            of_types("ends", &[DeliveryKind::MessageAnswered]),
+            of_types("all", &DeliveryKind::DEFAULT),
+            of_types("asides", &[DeliveryKind::ReplyUnsolicited]),
+            BotWebhookConfig { url: None, ..of_types("signs", &DeliveryKind::DEFAULT) },
+        ];
+    });
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    bench.pass(ms(61_000));
+    bench.say("ms-unasked");
+    let changes = bench.writes.iter().flat_map(|write| &write.changes);
+    let found: Vec<_> = changes
+        .filter_map(|change| match change {
+            ConversationChange::Deliver(new) => Some((new.kind, new.endpoint().unwrap(), new.id)),
+            _ => None,
+        })
+        .collect();
+    let kinds: Vec<_> = found.iter().map(|(kind, name, _)| (*kind, *name)).collect();
+    assert_eq!(
+        kinds,
+        [
+            (DeliveryKind::MessageAnswered, "ends"),
+            (DeliveryKind::MessageAnswered, "all"),
+            (DeliveryKind::ReplyUnsolicited, "all"),
+            (DeliveryKind::ReplyUnsolicited, "asides"),
+        ]
+    );
+    let ids: std::collections::HashSet<_> = found.iter().map(|(.., id)| id).collect();
+    assert_eq!(ids.len(), 4);
 }
 
 #[test]
@@ -165,7 +212,7 @@ fn new_owner_knows_the_last_turns_number_and_callback() {
         ConversationSnapshot { record, next_position: 2, ..ConversationSnapshot::default() },
         |bot| {
             bot.welcome = ms(0);
-            bot.webhook = Some(webhook());
+            bot.webhooks = vec![webhook()];
         },
     );
     next.give(Input::Connected);
@@ -179,7 +226,7 @@ fn new_owner_knows_the_last_turns_number_and_callback() {
 fn delivery_ids_match_their_journal_entries() {
     let mut bench = Bench::with(|bot| {
         bot.welcome = ms(0);
-        bot.webhook = Some(webhook());
+        bot.webhooks = vec![webhook()];
     });
     // A failure before the first write begins the journal.
     bench.post_until(Some(500));
@@ -189,7 +236,8 @@ fn delivery_ids_match_their_journal_entries() {
     let write = bench.writes.last().unwrap();
     let (entry, delivery) = delivered(&bench.writes)[0];
     assert_ne!(write.record.epoch, 0);
-    assert_eq!(delivery.id, DeliveryId::of(&conversation, write.record.epoch, entry.seq, entry.at));
+    let id = DeliveryId::of(&conversation, write.record.epoch, entry.seq, entry.at);
+    assert_eq!(delivery.id, id.at_endpoint("main"));
     assert_eq!((entry.seq, delivery.id.partition()), (1, Partition::of(&conversation)));
     assert_eq!(delivery.created_at, entry.at);
 }
@@ -249,4 +297,110 @@ fn message_with_a_lost_end_is_delivered_as_lost() {
     let data: Value = serde_json::from_str(delivery.data.get()).unwrap();
     assert_eq!(data["error"]["type"], json!(format!("/problems/{}", ProblemKind::MessageLost)));
     assert_eq!(data["status"], json!("failed"));
+}
+
+/// A bot with one endpoint for every kind.
+fn told_everything(payload: PayloadExtent) -> Bench {
+    let mut bench = Bench::with(|bot| {
+        bot.welcome = ms(0);
+        bot.webhooks =
+            vec![BotWebhookConfig { types: DeliveryKind::ALL.to_vec(), payload, ..webhook() }, webhook()];
+    });
+    bench.post_with(to_caller);
+    bench.give(Input::Connected);
+    bench.say("ms-first");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    bench
+}
+
+#[test]
+fn events_of_a_conversation_go_to_endpoints_that_name_them() {
+    let mut bench = told_everything(PayloadExtent::Full);
+    let event = super::support::event;
+    let frames = [
+        IncomingFrame::SessionStart { session_id: None, event: event() },
+        IncomingFrame::AgentStart(event()),
+        IncomingFrame::AgentStart(event()),
+        IncomingFrame::UserMessage(event()),
+        IncomingFrame::AgentEnd(event()),
+        IncomingFrame::AgentEnd(event()),
+        IncomingFrame::Platform(event()),
+        IncomingFrame::SessionEnd(event()),
+    ];
+    let before = bench.writes.len();
+    for frame in frames {
+        bench.give(Input::Frame(frame));
+    }
+    let found = delivered(&bench.writes[before..]);
+    let kinds: Vec<_> = found.iter().map(|(_, delivery)| delivery.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            DeliveryKind::SessionStarted,
+            DeliveryKind::AgentStarted,
+            DeliveryKind::UserMessage,
+            DeliveryKind::AgentEnded,
+            DeliveryKind::SessionEnded,
+        ],
+        "a repeated sign of the agent is no event"
+    );
+    for (entry, delivery) in found {
+        let data: Value = serde_json::from_str(delivery.data.get()).unwrap();
+        let frame: Value = serde_json::from_str(event().get()).unwrap();
+        let conversation = plain().conversation;
+        assert_eq!(
+            data,
+            json!({"bot": conversation.bot(), "user": conversation.user(), "seq": entry.seq, "event": frame})
+        );
+        assert_eq!((delivery.endpoint(), delivery.message), (Some("main"), None));
+    }
+}
+
+#[test]
+fn gap_is_delivered_with_its_reason() {
+    let mut bench = told_everything(PayloadExtent::Full);
+    let before = bench.writes.len();
+    bench.post();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history_fails();
+    let found = delivered(&bench.writes[before..]);
+    let (_, gap) = found.iter().find(|(_, delivery)| delivery.kind == DeliveryKind::Gap).expect("a gap");
+    let data: Value = serde_json::from_str(gap.data.get()).unwrap();
+    assert_eq!(data["reason"], "historyUnreadable", "{data}");
+}
+
+#[test]
+fn thin_delivery_has_ids_and_links_only() {
+    let mut bench = told_everything(PayloadExtent::Thin);
+    let message = bench.post();
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    let changes = bench.writes.iter().flat_map(|write| &write.changes);
+    let of_end: Vec<_> = changes
+        .filter_map(|change| match change {
+            ConversationChange::Deliver(new) if new.message == Some(message.id) => Some(&**new),
+            _ => None,
+        })
+        .collect();
+    let [thin, full] = &of_end[..] else { panic!("two endpoints: {of_end:?}") };
+    let data: Value = serde_json::from_str(thin.data.get()).unwrap();
+    let (user, bot) = (plain().conversation.user().to_string(), plain().conversation.bot().to_string());
+    let cursor = data["links"]["event"].as_str().unwrap().split_once("&after=").unwrap().1;
+    let cursor: Cursor = cursor.parse().unwrap();
+    let seq = data["seq"].as_u64().unwrap();
+    assert_eq!((cursor.seq, cursor.epoch), (seq - 1, bench.record().epoch));
+    assert_eq!(
+        data,
+        json!({
+            "bot": bot, "user": user, "seq": seq, "messageId": message.id,
+            "links": {
+                "conversation": format!("/conversations/{user}?bot={bot}"),
+                "event": format!("/conversations/{user}/events?bot={bot}&after={cursor}"),
+                "message": format!("/conversations/{user}/messages/{}?bot={bot}", message.id),
+            },
+        })
+    );
+    assert!(tells(full, bench.completed.last().unwrap()), "the other endpoint gets all");
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rtm_bridge::config::BotWebhookConfig;
 use rtm_bridge::domain::{
     AcceptedMessage, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry,
     Message, MessageId, NewDelivery, Reply, SessionRequest, TraceId,
@@ -23,8 +24,8 @@ struct ExpectedDelivery {
 /// The targets of deliveries, and the deliveries so far.
 #[derive(Default, Clone)]
 pub(super) struct ReceiverModel {
-    /// The bot's webhook.
-    webhook: Option<Box<str>>,
+    /// The bot's endpoints.
+    endpoints: Vec<BotWebhookConfig>,
     /// Every accepted message, even if the store lost it.
     posted: HashMap<MessageId, Arc<AcceptedMessage>>,
     /// The deliveries so far.
@@ -32,47 +33,43 @@ pub(super) struct ReceiverModel {
 }
 
 impl ReceiverModel {
-    /// Creates the model of a bot with this webhook, or with none.
-    pub(super) fn of(webhook: Option<Box<str>>) -> Self {
-        Self { webhook, ..Self::default() }
+    /// Creates the model of a bot with these endpoints.
+    pub(super) fn of(endpoints: Vec<BotWebhookConfig>) -> Self {
+        Self { endpoints, ..Self::default() }
     }
 
     pub(super) fn on_accepted(&mut self, message: &Arc<AcceptedMessage>) {
         self.posted.insert(message.id, Arc::clone(message));
     }
 
-    /// Checks that each entry is followed by exactly its delivery.
+    /// Checks that each entry is followed by exactly its deliveries.
     pub(super) fn check(&mut self, write: &ConversationWrite, exact: bool) -> Result<(), String> {
-        let mut before = None;
+        let epoch = exact.then_some(write.record.epoch);
         let mut changes = write.changes.iter().peekable();
         while let Some(change) = changes.next() {
             match change {
                 ConversationChange::Append(entry) => {
+                    let mut delivered = Vec::new();
+                    while let Some(ConversationChange::Deliver(delivery)) = changes.peek() {
+                        self.on_delivery(delivery, entry, epoch)?;
+                        delivered.push(ExpectedDelivery {
+                            kind: delivery.kind,
+                            message: delivery.message,
+                            target: delivery.target.clone(),
+                            origin: delivery.origin.clone(),
+                            trace: delivery.trace,
+                        });
+                        changes.next();
+                    }
                     let expected = self.expected(entry)?;
-                    let delivery = match changes.peek() {
-                        Some(ConversationChange::Deliver(delivery)) => Some(delivery),
-                        _ => None,
-                    };
-                    let delivered = delivery.map(|delivered| ExpectedDelivery {
-                        kind: delivered.kind,
-                        message: delivered.message,
-                        target: delivered.target.clone(),
-                        origin: delivered.origin.clone(),
-                        trace: delivered.trace,
-                    });
                     if delivered != expected {
                         return Err(format!(
                             "entry {entry:?} needs {expected:?}, but {delivered:?} is delivered"
                         ));
                     }
-                    before = Some(entry);
                 }
-                ConversationChange::Deliver(delivery) => {
-                    let entry = before.take().ok_or("a delivery that tells of no entry")?;
-                    let epoch = exact.then_some(write.record.epoch);
-                    self.on_delivery(delivery, entry, epoch)?;
-                }
-                _ => before = None,
+                ConversationChange::Deliver(_) => return Err("a delivery that tells of no entry".to_owned()),
+                _ => {}
             }
         }
         Ok(())
@@ -88,7 +85,11 @@ impl ReceiverModel {
         if *created_at != entry.at {
             return Err(format!("{id} was created at another time than its entry"));
         }
-        if epoch.is_some_and(|epoch| *id != DeliveryId::of(conversation, epoch, entry.seq, entry.at)) {
+        let expected = epoch.map(|epoch| {
+            let of_entry = DeliveryId::of(conversation, epoch, entry.seq, entry.at);
+            delivery.endpoint().map_or(of_entry, |name| of_entry.at_endpoint(name))
+        });
+        if expected.is_some_and(|expected| *id != expected) {
             return Err(format!("{id} is not the id of entry {}", entry.seq));
         }
         if let EntryBody::Reply(reply) = &entry.body
@@ -101,28 +102,36 @@ impl ReceiverModel {
         if *first == delivered { Ok(()) } else { Err(format!("{id} held {first}, then {delivered}")) }
     }
 
-    fn expected(&self, entry: &JournalEntry) -> Result<Option<ExpectedDelivery>, String> {
+    fn expected(&self, entry: &JournalEntry) -> Result<Vec<ExpectedDelivery>, String> {
         let (kind, message) = match &entry.body {
             EntryBody::Ended { message, outcome } => (DeliveryKind::from(outcome), Some(*message)),
             EntryBody::Reply(reply) if reply.late => (DeliveryKind::ReplyLate, reply.in_reply_to),
             EntryBody::Reply(reply) if reply.in_reply_to.is_none() => (DeliveryKind::ReplyUnsolicited, None),
-            _ => return Ok(None),
+            _ => return Ok(Vec::new()),
         };
         let posted = message
             .map(|id| self.posted.get(&id).ok_or_else(|| format!("{id} was never accepted")))
             .transpose()?;
         if posted.is_some_and(|posted| posted.new.session == SessionRequest::Close) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let trace = posted.map(|posted| posted.new.trace).unwrap_or_default();
         let callback = posted.and_then(|posted| posted.new.callback.as_ref());
-        let wanted = match (callback, &self.webhook) {
-            (Some(callback), _) => {
-                Some((callback.url.clone(), DeliveryOrigin::Callback { signer: callback.signer.clone() }))
+        let wanted: Vec<(Box<str>, DeliveryOrigin)> = match callback {
+            Some(callback) => {
+                vec![(callback.url.clone(), DeliveryOrigin::Callback { signer: callback.signer.clone() })]
             }
-            (None, webhook) => webhook.clone().map(|url| (url, DeliveryOrigin::Bot)),
+            None => {
+                let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.types.contains(&kind));
+                let target = |endpoint: &BotWebhookConfig| {
+                    let url = endpoint.url.as_ref()?.as_str().into();
+                    Some((url, DeliveryOrigin::Endpoint(endpoint.name.clone())))
+                };
+                endpoints.filter_map(target).collect()
+            }
         };
-        Ok(wanted.map(|(target, origin)| ExpectedDelivery { kind, message, target, origin, trace }))
+        let expected = |(target, origin)| ExpectedDelivery { kind, message, target, origin, trace };
+        Ok(wanted.into_iter().map(expected).collect())
     }
 }
 

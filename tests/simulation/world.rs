@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rtm_bridge::config::{BotConfig, QuietRule};
+use rtm_bridge::config::{BotConfig, BotWebhookConfig, QuietRule};
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, GapReason, Message, MessageContent, MessageEvent, MessageId, NewMessage,
-    ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
+    AcceptedMessage, Correlation, DeliveryKind, GapReason, Message, MessageContent, MessageEvent, MessageId,
+    NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rhythm::SharedRhythm;
@@ -206,9 +206,12 @@ impl World {
         bot.session_timeout = Duration::from_secs(rng.choice([900, 30]).unwrap_or(900));
         bot.late_window = Duration::from_secs(rng.choice([60, 2]).unwrap_or(60));
         let mut receivers = Rng::with_seed(!seed);
-        bot.webhook = receivers.bool().then(webhook);
-        let webhook =
-            bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()).map(|url| url.as_str().into());
+        bot.webhooks = receivers.bool().then(webhook).into_iter().collect();
+        if !bot.webhooks.is_empty() && receivers.bool() {
+            let types = vec![DeliveryKind::MessageAnswered, DeliveryKind::ReplyUnsolicited];
+            bot.webhooks.push(BotWebhookConfig { name: "second".into(), types, ..webhook() });
+        }
+        let endpoints = bot.webhooks.clone();
         let mut clocks = Rng::with_seed(seed.rotate_left(32));
         let rhythm = draw_rhythm(&mut bot, seed);
         let odd = OddRecords::draw(&mut clocks);
@@ -222,7 +225,7 @@ impl World {
             now: START,
             queue: BTreeMap::new(),
             scheduled: 0,
-            truth: StoreModel::of(ReceiverModel::of(webhook)),
+            truth: StoreModel::of(ReceiverModel::of(endpoints)),
             past: Vec::new(),
             era: 0,
             away_until: START,

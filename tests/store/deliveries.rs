@@ -20,7 +20,7 @@ pub(super) async fn delivery_is_written_with_its_entry(fixture: StoreFixture) {
     let signer = Some("crm: \"ä\"".into());
     let (mut changes, mut written) = (Vec::new(), Vec::new());
     for (kind, origin) in DeliveryKind::ALL.into_iter().zip([
-        DeliveryOrigin::Bot,
+        DeliveryOrigin::Endpoint("crm.eu_1-a".into()),
         DeliveryOrigin::Callback { signer: None },
         DeliveryOrigin::Callback { signer },
         DeliveryOrigin::Callback { signer: Some("".into()) },
@@ -152,10 +152,51 @@ pub(super) async fn queue_belongs_to_one_conversation_and_target(fixture: StoreF
     }
     assert_eq!(postmen[0].0.outbox().await, []);
     let nobody = DeliveryWorker {
-        queue: QueueId::of(&conversation("nobody"), HOOK),
+        queue: QueueId::of(&conversation("nobody"), Some("main"), HOOK),
         ..DeliveryWorker::of(&of_alice, HOOK)
     };
     assert!(matches!(nobody.begin(1).await, BeginResult::Empty));
+}
+
+pub(super) async fn endpoints_with_one_url_have_queues_of_their_own(fixture: StoreFixture) {
+    let alice = conversation("alice");
+    let mut owner = fixture.own(&alice).await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let at = owner.now().await;
+        let reply = owner.reply(at, None, "hello");
+        let of_entry = delivery(&owner, at, HOOK);
+        let to = |name: &str| NewDelivery {
+            id: of_entry.id.at_endpoint(name),
+            origin: DeliveryOrigin::Endpoint(name.into()),
+            ..of_entry.clone()
+        };
+        let news = [
+            to("crm"),
+            to("audit"),
+            NewDelivery { origin: DeliveryOrigin::Callback { signer: None }, ..of_entry.clone() },
+        ];
+        ids.push(news.each_ref().map(|new| new.id));
+        let deliveries = news.map(|new| ConversationChange::Deliver(Box::new(new)));
+        owner.write([reply].into_iter().chain(deliveries).collect()).await.unwrap();
+    }
+    let workers = [Some("crm"), Some("audit"), None].map(|endpoint| DeliveryWorker {
+        queue: QueueId::of(&alice, endpoint, HOOK),
+        ..DeliveryWorker::of(&owner, HOOK)
+    });
+    // One that fails holds up its own queue only.
+    workers[0].attempt(ids[0][0], retry()).await;
+    workers[0].later(1).await;
+    for (place, worker) in workers.iter().enumerate().skip(1) {
+        for ids in &ids {
+            worker.attempt(ids[place], RetryDecision::Delivered).await;
+        }
+        assert!(matches!(worker.begin(1).await, BeginResult::Empty));
+    }
+    fixture.pass(RETRY).await;
+    for ids in &ids {
+        workers[0].attempt(ids[0], RetryDecision::Delivered).await;
+    }
 }
 
 pub(super) async fn outbox_is_read_to_its_end(fixture: StoreFixture) {
@@ -171,7 +212,8 @@ pub(super) async fn outbox_is_read_to_its_end(fixture: StoreFixture) {
     let changes: Vec<_> = changes.collect();
     owner.write(changes).await.unwrap();
     let waiting = DeliveryWorker::of(&owner, HOOK).outbox().await;
-    let mut expected: Vec<_> = (0..QUEUES).map(|number| QueueId::of(&alice, &target(number))).collect();
+    let mut expected: Vec<_> =
+        (0..QUEUES).map(|number| QueueId::of(&alice, Some("main"), &target(number))).collect();
     expected.sort_unstable();
     assert_eq!(waiting.iter().map(|waiting| waiting.queue).collect::<Vec<_>>(), expected);
     let now = owner.now().await;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rtm_bridge::domain::fixtures::START;
 use rtm_bridge::domain::{
-    BotName, ConversationId, Delivery, DeliveryId, DeliveryState, MessageId, NewDelivery, Timestamp, UserId,
+    BotName, ConversationId, Delivery, DeliveryId, DeliveryOrigin, DeliveryState, MessageId, NewDelivery,
+    Timestamp, UserId,
 };
 use rtm_bridge::store::{
     ConversationChange, DEAD_TTL, DeliveryPage, DeliveryQuery, MemoryStats, RedeliverResult, RetryDecision,
@@ -85,6 +86,37 @@ pub(super) async fn deliveries_are_listed_newest_first(fixture: StoreFixture) {
     same.extend(written);
     assert_eq!(list(&fixture, everything(), 1000).await, same);
     assert_eq!(list(&fixture, everything(), 2).await, same);
+}
+
+pub(super) async fn deliveries_of_an_endpoint_are_listed(fixture: StoreFixture) {
+    let mut written = [Vec::new(), Vec::new(), Vec::new()];
+    for user in ["alice", "bob"] {
+        let mut owner = fixture.own(&conversation(user)).await;
+        for _ in 0..3 {
+            let at = owner.now().await;
+            let mut changes = vec![owner.reply(at, None, "hello")];
+            let of_entry = delivery(&owner, at, HOOK);
+            for (ids, name) in written.iter_mut().zip(["crm", "crm.eu", "cr"]) {
+                let id = of_entry.id.at_endpoint(name);
+                ids.insert(0, id);
+                let origin = DeliveryOrigin::Endpoint(name.into());
+                changes.push(ConversationChange::Deliver(Box::new(NewDelivery {
+                    id,
+                    origin,
+                    ..of_entry.clone()
+                })));
+            }
+            owner.write(changes).await.unwrap();
+            fixture.pass(Duration::from_millis(2)).await;
+        }
+    }
+    for (ids, name) in written.into_iter().zip(["crm", "crm.eu", "cr"]) {
+        let query = DeliveryQuery { endpoint: Some(name.into()), ..everything() };
+        assert_eq!(list(&fixture, query.clone(), 1000).await, ids, "{name}");
+        assert_eq!(list(&fixture, query, 2).await, ids, "{name}");
+    }
+    let query = DeliveryQuery { endpoint: Some("c".into()), ..everything() };
+    assert!(list(&fixture, query, 10).await.is_empty());
 }
 
 pub(super) async fn page_of_deliveries_is_bounded_in_bytes(fixture: StoreFixture) {

@@ -54,7 +54,7 @@ pub(super) struct DeliveryWorker<'a> {
 impl<'a> DeliveryWorker<'a> {
     /// Creates a worker for an owner's conversation and a target.
     pub(super) fn of(owner: &Owner<'a>, target: &str) -> Self {
-        let queue = QueueId::of(&owner.conversation, target);
+        let queue = QueueId::of(&owner.conversation, Some("main"), target);
         let partition = Partition::of(&owner.conversation);
         Self { store: owner.store, partition, fence: owner.fence, queue }
     }

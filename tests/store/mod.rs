@@ -220,6 +220,7 @@ contract! {
         delivery_of_a_skipped_end_is_skipped
         rewritten_delivery_is_delivered_once
         queue_belongs_to_one_conversation_and_target
+        endpoints_with_one_url_have_queues_of_their_own
         outbox_is_read_to_its_end
         only_the_first_of_a_queue_is_attempted
     }
@@ -241,6 +242,7 @@ contract! {
         receivers_answers_count_in_a_page
         deliveries_are_listed_by_filter
         deliveries_of_a_message_are_listed
+        deliveries_of_an_endpoint_are_listed
         settled_delivery_expires_and_pending_one_stays
         deliveries_leave_nothing_behind
     }

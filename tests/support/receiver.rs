@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::runtime::local_thread;
 use rtm_bridge::store::Clock;
-use rtm_bridge::webhook::signature::{SigningSecret, verify};
+use rtm_bridge::webhook::signature::{SignatureKey, verify};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,7 +90,7 @@ impl ReceivedRequest {
 
     /// Returns whether the request has a fresh signature by this secret.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
-        let secret = SigningSecret::parse(&secret.into()).unwrap();
+        let secret = SignatureKey::parse(&secret.into()).unwrap();
         let (at, signature) = (self.header("webhook-timestamp"), self.header("webhook-signature"));
         verify(&[secret], self.id(), at, signature, &self.body, Clock::wall().now()).is_ok()
     }

@@ -235,8 +235,10 @@ fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String 
     let memory = if store.starts_with("memory") { r#"store.memory_limit = "4GiB""# } else { "" };
     let webhooks = if hooks.is_empty() { "" } else { r#"webhooks.allow_private = ["127.0.0.0/8"]"# };
     let hooked = hooks.iter().map(|hook| {
-        let webhook =
-            format!("[bots.webhook]\nurl = \"http://{}/hook\"\nsecrets = [\"{SECRET}\"]", hook.address);
+        let webhook = format!(
+            "[[bots.webhooks]]\nname = \"main\"\nurl = \"http://{}/hook\"\nsecrets = [\"{SECRET}\"]",
+            hook.address
+        );
         bot(&hook.bot, &task_bot_id(&hook.bot), *sandbox) + &webhook
     });
     let bots: String = std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox)).chain(hooked).collect();

@@ -170,16 +170,22 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 [[bots]]
 name = {{ toJson $name }}
-{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" $bot) }}
-{{- range $section, $table := $bot }}
-{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
-[bots.{{ $section }}]
-{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s" $name $section) "table" $table) }}
-{{- range $id, $client := $table.clients }}
-[[bots.{{ $section }}.clients]]
-id = {{ toJson $id }}
-{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s.clients.%s" $name $section $id) "table" $client) }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" (omit $bot "webhooks" "kore_webhook")) }}
+{{- range $endpoint, $table := $bot.webhooks }}
+
+[[bots.webhooks]]
+name = {{ toJson $endpoint }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.webhooks.%s" $name $endpoint) "table" $table) }}
 {{- end }}
+{{- with $bot.kore_webhook }}
+
+[bots.kore_webhook]
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.kore_webhook" $name) "table" (omit . "clients")) }}
+{{- range $id, $client := .clients }}
+
+[[bots.kore_webhook.clients]]
+id = {{ toJson $id }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.kore_webhook.clients.%s" $name $id) "table" $client) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -198,14 +204,12 @@ name = {{ toJson $name }}
 {{- if kindIs "map" $table }}{{ $_ := set $tables $section $table }}{{ end }}
 {{- end }}
 {{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
-{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data") }}
-{{- range $section, $table := $bot }}
-{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) (not (include "rtm-bridge.isObject" $section)) }}
-{{- $_ := set $tables (printf "bots.%s.%s" $name $section) (omit $table "clients") }}
-{{- range $id, $client := $table.clients }}
-{{- $_ := set $tables (printf "bots.%s.%s.clients.%s" $name $section $id) $client }}
+{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data" "webhooks" "kore_webhook") }}
+{{- range $endpoint, $table := $bot.webhooks }}
+{{- $_ := set $tables (printf "bots.%s.webhooks.%s" $name $endpoint) $table }}
 {{- end }}
-{{- end }}
+{{- range $id, $client := dig "kore_webhook" "clients" dict $bot }}
+{{- $_ := set $tables (printf "bots.%s.kore_webhook.clients.%s" $name $id) $client }}
 {{- end }}
 {{- end }}
 {{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}

@@ -19,7 +19,7 @@ use super::render::{DeliveryReport, SignatureCheck};
 use super::{BODY_MAX, SecretArgs, WebhookCommandError};
 use crate::cli::{CommandError, print, stop_signal};
 use crate::store::Clock;
-use crate::webhook::signature::SigningSecret;
+use crate::webhook::signature::SignatureKey;
 use crate::{runtime, telemetry};
 
 /// The most deliveries in the queue. More wait in their connections.
@@ -67,7 +67,7 @@ impl ListenCommand {
         runtime::block_on(self.listen(&secrets)).map_err(CommandError::Runtime)?
     }
 
-    async fn listen(&self, secrets: &[SigningSecret]) -> Result<(), CommandError> {
+    async fn listen(&self, secrets: &[SignatureKey]) -> Result<(), CommandError> {
         let failed = |source| WebhookCommandError::Listen(self.addr, source);
         let listener = TcpListener::bind(self.addr).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -120,7 +120,7 @@ impl ListenCommand {
 
 /// The receiver, which verifies and answers deliveries one by one.
 struct DeliveryReceiver<'a> {
-    secrets: &'a [SigningSecret],
+    secrets: &'a [SignatureKey],
     statuses: &'a [u16],
     clock: Clock,
     /// The ids of accepted deliveries, oldest first.

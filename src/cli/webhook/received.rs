@@ -1,7 +1,7 @@
 //! A received delivery and the verification of its signature.
 
 use crate::domain::Timestamp;
-use crate::webhook::signature::{SigningSecret, VerificationError, verify};
+use crate::webhook::signature::{SignatureKey, VerificationError, verify};
 
 /// The headers of a delivery in the received order, with names in lower case.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +60,7 @@ pub(in crate::cli) enum DeliveryCheckError {
 /// # Errors
 /// The first thing that is missing or wrong.
 pub(super) fn verify_delivery(
-    secrets: &[SigningSecret],
+    secrets: &[SignatureKey],
     headers: &DeliveryHeaders,
     body: &[u8],
     now: Option<Timestamp>,
@@ -70,12 +70,12 @@ pub(super) fn verify_delivery(
         (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
     let seconds: u64 = at.parse().unwrap_or_default();
     let signed_at = Timestamp::from_millis(seconds.saturating_mul(1000));
-    let check = |secrets: &[SigningSecret], body: &[u8]| {
+    let check = |secrets: &[SignatureKey], body: &[u8]| {
         verify(secrets, id, at, signatures, body, now.unwrap_or(signed_at))
     };
     match check(secrets, body) {
         Ok(()) => {
-            let one = |secret: &SigningSecret| check(std::slice::from_ref(secret), body).is_ok();
+            let one = |secret: &SignatureKey| check(std::slice::from_ref(secret), body).is_ok();
             let secret = secrets.iter().position(one).map_or(0, |place| place + 1);
             Ok(VerifiedDelivery { secret, signed_at })
         }
@@ -97,12 +97,17 @@ fn without_line_end(body: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::signature::sign;
+    use crate::webhook::signature::{SigningSecret, sign};
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_426_048_000);
 
-    fn secret(text: &str) -> SigningSecret {
-        SigningSecret::parse(&format!("whsec_{text}").into()).unwrap()
+    fn secret(text: &str) -> SignatureKey {
+        SignatureKey::parse(&format!("whsec_{text}").into()).unwrap()
+    }
+
+    fn signed(text: &str) -> String {
+        let secret = SigningSecret::parse(&format!("whsec_{text}").into()).unwrap();
+        sign(&[secret], "01M", 1_795_426_048, b"{}")
     }
 
     fn headers(signature: &str) -> DeliveryHeaders {
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn verification_names_the_secret_or_the_extra_line_end() {
         let (old, new) = (secret("b2xk"), secret("bmV3"));
-        let signed_headers = headers(&sign(std::slice::from_ref(&old), "01M", 1_795_426_048, b"{}"));
+        let signed_headers = headers(&signed("b2xk"));
         let both = [new.clone(), old];
         assert_eq!(
             verify_delivery(&both, &signed_headers, b"{}", Some(NOW)).unwrap(),
@@ -144,7 +149,7 @@ mod tests {
     #[test]
     fn old_signature_is_refused_only_if_a_time_is_given() {
         let secrets = [secret("b2xk")];
-        let signed_headers = headers(&sign(&secrets, "01M", 1_795_426_048, b"{}"));
+        let signed_headers = headers(&signed("b2xk"));
         let later = NOW + std::time::Duration::from_secs(301);
         let old = verify_delivery(&secrets, &signed_headers, b"{}", Some(later)).unwrap_err().to_string();
         assert!(old.contains("301 s ago"), "{old}");

@@ -6,21 +6,35 @@ use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::cli::{CommandError, print};
+use crate::webhook::signature::generate_key_pair;
 
 /// Create a secret that signs deliveries. The output is a complete file of secrets.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  (umask 077; rtm-bridge webhook secret > webhook.secret)")]
-pub(super) struct SecretCommand {}
+#[command(after_help = "Examples:\n  \
+    (umask 077; rtm-bridge webhook secret > webhook.secret)\n  \
+    (umask 077; rtm-bridge webhook secret --asymmetric > webhook.key)")]
+pub(super) struct SecretCommand {
+    /// Create a key pair (ed25519) instead of a shared secret. Receivers get the public key, which cannot sign.
+    #[arg(long)]
+    asymmetric: bool,
+}
 
 impl SecretCommand {
-    #[expect(clippy::unused_self, reason = "every command runs by value")]
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let secret = generate_secret()?;
-        Ok(print(&format!(
-            "# Signs webhooks. Bridge: name this file as `secrets_file` of [bots.webhook] or `webhook_secrets_file` of\n\
-             # [[callers]]; put the newest secret first. Receiver: give the next line to a Standard Webhooks library.\n{}\n",
-            secret.expose_secret()
-        ))?)
+        const BRIDGE: &str = "# Signs webhooks. Bridge: name this file as `secrets_file` of [[bots.webhooks]] or \
+                              `webhook_secrets_file` of\n# [[callers]]; put the newest secret first.";
+        let text = if self.asymmetric {
+            let (private, public) = generate_key_pair().map_err(|_| CommandError::NoRandomBytes)?;
+            let private = private.expose_secret();
+            format!(
+                "{BRIDGE} Keep the private key here.\n# Receiver: verify `v1a` with the public key {public}\n{private}\n"
+            )
+        } else {
+            let secret = generate_secret()?;
+            let secret = secret.expose_secret();
+            format!("{BRIDGE} Receiver: give the next line to a Standard Webhooks library.\n{secret}\n")
+        };
+        Ok(print(&text)?)
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{read_failure, store_failure, visible};
+use super::{endpoint_name, read_failure, store_failure, visible};
 use crate::domain::{BotName, DeliveryId, DeliveryState, Timestamp, UserId};
 use crate::http::api_error::{ApiError, FieldErrors};
 use crate::http::auth::RequiredScope;
@@ -43,6 +43,8 @@ pub(in crate::http) async fn post(
 pub(in crate::http) struct RedriveRequest {
     bot: Option<BotName>,
     user: Option<UserId>,
+    /// The name of the endpoint.
+    webhook: Option<Box<str>>,
     since: Option<Timestamp>,
     dry_run: bool,
 }
@@ -66,12 +68,13 @@ async fn run(
     without_query(request.query_string())?;
     let body = request_body::read(context, &caller, request, payload).await?;
     let mut errors = FieldErrors::default();
-    let Some(RedriveRequest { bot, user, since, dry_run }) = parse(&body, &mut errors) else {
+    let Some(RedriveRequest { bot, user, webhook, since, dry_run }) = parse(&body, &mut errors) else {
         return Err(errors.into());
     };
     record("caller", &caller.name());
     let visible = visible(&caller, bot, user)?;
-    let query = DeliveryQuery { state: Some(DeliveryState::Dead), since, limit: PAGE, ..visible };
+    let state = Some(DeliveryState::Dead);
+    let query = DeliveryQuery { state, endpoint: webhook, since, limit: PAGE, ..visible };
     let redriven = redrive(&context.hub, query, dry_run, Instant::now() + TIME_LIMIT).await?;
     if !dry_run {
         tracing::info!(count = redriven.count, caller = caller.name(), "deliveries are queued again");
@@ -82,8 +85,8 @@ async fn run(
 /// Parses the body.
 pub(in crate::http) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequest> {
     FieldValidator::validate(body, errors, |check, body| {
-        let [state, bot, user, since, dry_run] =
-            check.object("", body, ["state", "bot", "user", "since", "dryRun"])?;
+        let [state, bot, user, webhook, since, dry_run] =
+            check.object("", body, ["state", "bot", "user", "webhook", "since", "dryRun"])?;
         if let Some(state) = check.required("/state", state)
             && state.get() != "\"dead\""
         {
@@ -93,13 +96,15 @@ pub(in crate::http) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<Re
         let bot = bot.and_then(|bot| check.record("/bot", BotName::new(&bot)));
         let user = user.and_then(|value| check.string("/user", value));
         let user = user.and_then(|user| check.record("/user", UserId::new(&user)));
+        let webhook = webhook.and_then(|value| check.string("/webhook", value));
+        let webhook = webhook.and_then(|name| check.record("/webhook", endpoint_name(&name)));
         let since = since.and_then(|value| check.string("/since", value));
         let since = since.and_then(|since| {
             let detail = "must be a time of RFC 3339, such as 2026-11-23T09:30:00Z";
             check.record("/since", Timestamp::parse_bound(&since).ok_or(detail))
         });
         let dry_run = dry_run.and_then(|value| check.boolean("/dryRun", value)).unwrap_or_default();
-        Some(RedriveRequest { bot, user, since, dry_run })
+        Some(RedriveRequest { bot, user, webhook, since, dry_run })
     })
 }
 

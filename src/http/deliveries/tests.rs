@@ -56,6 +56,7 @@ fn invalid_query_is_refused_with_every_fault() {
         ("bot=a%20b", &["query/bot"]),
         ("user=", &["query/user"]),
         ("user=a%0A", &["query/user"]),
+        ("webhook=a%2Fb", &["query/webhook"]),
         ("after=x", &["query/after"]),
         ("limit=0", &["query/limit"]),
         ("limit=1001", &["query/limit"]),
@@ -80,7 +81,7 @@ fn invalid_redrive_is_refused_with_every_fault() {
         assert_eq!(request.is_some(), pointers.is_empty());
         pointers
     };
-    let whole = r#"{"state":"dead","bot":"b","user":"u","since":"2026-11-23T10:30:00+01:00","dryRun":true}"#;
+    let whole = r#"{"state":"dead","bot":"b","user":"u","webhook":"crm","since":"2026-11-23T10:30:00+01:00","dryRun":true}"#;
     for (body, pointers) in [
         (whole, &[][..]),
         (r#"{"state":"dead","bot":null,"user":null,"since":null,"dryRun":null}"#, &[]),
@@ -93,8 +94,8 @@ fn invalid_redrive_is_refused_with_every_fault() {
         (r#"{"state":"dead","dryRun":"true"}"#, &["/dryRun"]),
         (r#"{"state":"dead","limit":1}"#, &["/limit"]),
         (
-            r#"{"bot":"a b","user":"","since":"yesterday","dryRun":0}"#,
-            &["/state", "/bot", "/user", "/since", "/dryRun"],
+            r#"{"bot":"a b","user":"","webhook":"a\"b","since":"yesterday","dryRun":0}"#,
+            &["/state", "/bot", "/user", "/webhook", "/since", "/dryRun"],
         ),
     ] {
         assert_eq!(read(body), pointers, "{body}");
@@ -194,7 +195,7 @@ impl DeliveryStore {
         let changes = vec![ConversationChange::Append(entry), ConversationChange::Deliver(Box::new(new))];
         let write = ConversationWrite { record, follows: 0, changes, warm_until: None };
         self.store.write(fence, &conversation, &write).unwrap();
-        self.attempt(id, QueueId::of(&conversation, HOOK), fence, verdict);
+        self.attempt(id, QueueId::of(&conversation, Some("main"), HOOK), fence, verdict);
         id
     }
 
@@ -271,7 +272,7 @@ fn dead_delivery_is_shown_and_queued_again() {
         shown,
         json!({
             "id": id.to_string(), "type": "reply.unsolicited", "bot": "support", "user": "alice", "messageId": null,
-            "target": HOOK, "state": "dead", "createdAt": at, "nextAttemptAt": null,
+            "webhook": "main", "target": HOOK, "state": "dead", "createdAt": at, "nextAttemptAt": null,
             "reason": "the receiver wants no more (410)",
             "attempts": [
                 {"at": at, "status": 410, "error": "answered 410", "durationMs": 7, "response": "gone"}

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::super::connect_limiter::ConnectDemand;
 use super::Shard;
 use crate::config::BotConfig;
-use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
+use crate::domain::{ConversationId, Message, MessageId, NewDelivery, Partition, ReplyChunk, Timestamp};
 use crate::link::{ConversationHost, Mailbox, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rhythm::SharedRhythm;
@@ -85,14 +85,9 @@ impl ConversationHost for Shard {
         self.publish_look(conversation);
     }
 
-    fn due(&self, fence: Fence, conversation: &ConversationId, target: &str) {
-        let (partition, queue) = (Partition::of(conversation), QueueId::of(conversation, target));
-        self.setup.outbox_events.tell_now(OutboxEvent::Due {
-            partition,
-            fence,
-            queue,
-            target: target.into(),
-        });
+    fn due(&self, fence: Fence, queue: QueueId, delivery: &NewDelivery) {
+        let (partition, target) = (delivery.id.partition(), delivery.target.clone());
+        self.setup.outbox_events.tell_now(OutboxEvent::Due { partition, fence, queue, target });
     }
 
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>) {

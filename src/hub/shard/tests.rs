@@ -440,7 +440,7 @@ async fn webhook_worker_gets_owned_due_and_lost_in_this_order() {
             panic!("a due delivery")
         };
         assert_eq!((partition, under, &*target), (ours, fence, url));
-        assert_eq!(queue, QueueId::of(&alice(), url));
+        assert_eq!(queue, QueueId::of(&alice(), None, url));
         shard.setup.leases.remove(ours);
         shard.sync_ownership();
         let lost = loop {

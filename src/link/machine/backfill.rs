@@ -18,7 +18,7 @@ use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::link_phase::LinkPhase;
 use super::record_owner::{RecordOwner, RecordPlace};
-use crate::domain::{EntryBody, Fingerprint, GapReason, Timestamp};
+use crate::domain::{DeliveryKind, EntryBody, Fingerprint, GapReason, Timestamp};
 use crate::rtm::{HistoryPage, HistoryRecord};
 use crate::store::ConversationChange;
 
@@ -199,7 +199,7 @@ impl Machine {
     fn close_gap(&mut self, now: Timestamp, missing: Option<GapReason>) {
         let Some(backfill) = self.backfill.take() else { return };
         if let Some(missing) = missing {
-            self.buffer.append(now, EntryBody::Gap(missing));
+            self.append_event(now, DeliveryKind::Gap, EntryBody::Gap(missing));
             if let Some(turn) = &mut self.turn {
                 turn.on_unheard();
             }
@@ -278,11 +278,12 @@ impl Machine {
         } else {
             PageTrust::All
         };
-        if trust == PageTrust::Short && !backfill.is_probe() {
-            self.buffer.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
-        }
+        let is_short = trust == PageTrust::Short && !backfill.is_probe();
         let is_found = own_at.is_some() || asked && backfill.user_message() == Some(UserRecord(own));
         let user_message = if asked { backfill.user_message() } else { None };
+        if is_short {
+            self.append_event(now, DeliveryKind::Gap, EntryBody::Gap(GapReason::HistoryTooShort));
+        }
         if !is_found && trust != PageTrust::None {
             own_at = self.likely_own_record(&page.records, &said, known.map_or(0, |at| at + 1));
             if own_at.is_some() {

@@ -9,7 +9,9 @@ use super::super::open_streams::{JoinedReply, ReplyContext, ReplyStart, StreamUp
 use super::super::turn::TurnPhase;
 use super::Machine;
 use super::link_phase::LinkPhase;
-use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, GapReason, MessageId, Reply, Timestamp};
+use crate::domain::{
+    Correlation, DeliveryKind, EndedBy, EntryBody, Fingerprint, GapReason, MessageId, Reply, Timestamp,
+};
 use crate::rtm::{BotResponse, IncomingFrame};
 use crate::store::ConversationChange;
 
@@ -58,13 +60,13 @@ impl Machine {
                 if !matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent) {
                     self.on_agent_gone();
                 }
-                self.buffer.append(now, EntryBody::Platform(event));
+                self.append_event(now, DeliveryKind::SessionStarted, EntryBody::Platform(event));
             }
             IncomingFrame::SessionEnd(event) => {
                 self.buffer.record.connected_at = None;
                 self.buffer.record.session_id = None;
                 self.on_agent_gone();
-                self.buffer.append(now, EntryBody::Platform(event));
+                self.append_event(now, DeliveryKind::SessionEnded, EntryBody::Platform(event));
                 self.on_session_end(now);
             }
             IncomingFrame::WaitingForInput => {
@@ -73,16 +75,25 @@ impl Machine {
             }
             IncomingFrame::AgentStart(event) => {
                 self.on_agent_sign();
-                self.buffer.append(now, EntryBody::Platform(event));
-                if !std::mem::replace(&mut self.buffer.record.agent, true) {
+                if std::mem::replace(&mut self.buffer.record.agent, true) {
+                    self.buffer.append(now, EntryBody::Platform(event));
+                } else {
+                    self.append_event(now, DeliveryKind::AgentStarted, EntryBody::Platform(event));
                     self.on_signal(now, EndedBy::Agent);
                 }
             }
             IncomingFrame::AgentEnd(event) => {
+                let had_agent = self.buffer.record.agent;
                 self.on_agent_gone();
-                self.buffer.append(now, EntryBody::Platform(event));
+                if had_agent {
+                    self.append_event(now, DeliveryKind::AgentEnded, EntryBody::Platform(event));
+                } else {
+                    self.buffer.append(now, EntryBody::Platform(event));
+                }
             }
-            IncomingFrame::UserMessage(event) => self.buffer.append(now, EntryBody::UserMessage(event)),
+            IncomingFrame::UserMessage(event) => {
+                self.append_event(now, DeliveryKind::UserMessage, EntryBody::UserMessage(event));
+            }
             IncomingFrame::Platform(event) | IncomingFrame::Unknown(event) => {
                 self.buffer.append(now, EntryBody::Platform(event));
             }
@@ -93,6 +104,17 @@ impl Machine {
                 }
             }
             IncomingFrame::Pong | IncomingFrame::Malformed => {}
+        }
+    }
+
+    /// Journals an event that belongs to no message, and delivers it to the endpoints that take its kind.
+    pub(super) fn append_event(&mut self, now: Timestamp, kind: DeliveryKind, body: EntryBody) {
+        let delivered = self.bot.endpoints_of(kind).next().map(|_| body.clone());
+        self.buffer.append(now, body);
+        if let Some(body) = delivered {
+            let (bot, place) = (&self.bot, self.buffer.place());
+            let deliveries = new_deliveries::of_event(bot, &self.conversation, kind, &body, place, now);
+            self.buffer.deliver(deliveries);
         }
     }
 
@@ -330,10 +352,10 @@ impl Machine {
         });
         self.buffer.append(now, EntryBody::Reply(Arc::clone(&reply)));
         let (last, place) = (self.buffer.record.last_turn.as_ref(), self.buffer.place());
-        let delivery = new_deliveries::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
-        self.buffer.deliver(delivery);
+        let deliveries = new_deliveries::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
+        self.buffer.deliver(deliveries);
         if partial {
-            self.buffer.append(now, EntryBody::Gap(GapReason::ReplyCut));
+            self.append_event(now, DeliveryKind::Gap, EntryBody::Gap(GapReason::ReplyCut));
         }
         let is_of_turn = owner.message.is_some() && !owner.late;
         if let Some(number) = echoes.filter(|_| !is_of_turn)

@@ -146,8 +146,8 @@ impl Machine {
         let outcome = TurnOutcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
         self.buffer.end_lost(now, &accepted, outcome.clone());
         (progress.ended_at, progress.outcome) = (Some(now), Some(outcome));
-        let delivery = new_deliveries::of_end(&self.bot, &accepted, &progress, self.buffer.place(), now);
-        self.buffer.deliver(delivery);
+        let deliveries = new_deliveries::of_end(&self.bot, &accepted, &progress, self.buffer.place(), now);
+        self.buffer.deliver(deliveries);
     }
 
     /// Drops the state of the machine and restarts from the store. The store is ahead, which no data loss explains.

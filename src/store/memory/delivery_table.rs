@@ -95,7 +95,7 @@ impl DeliveryTable {
         }
         // An expired one may not be swept yet.
         self.remove(new.id);
-        let queue = QueueId::of(&new.conversation, &new.target);
+        let queue = QueueId::of_delivery(new);
         let entry = DeliveryEntry {
             new: new.clone(),
             status: DeliveryStatus::Pending { queue, due: now, token: None },
@@ -219,6 +219,7 @@ impl DeliveryTable {
             .filter(move |(_, entry)| {
                 !entry.has_expired(now)
                     && query.state.is_none_or(|state| state == entry.state())
+                    && query.endpoint.as_deref().is_none_or(|name| entry.new.endpoint() == Some(name))
                     && query.message.is_none_or(|message| entry.new.message == Some(message))
                     && query.since.is_none_or(|since| since <= entry.new.created_at)
                     && query.covers(&entry.new.conversation)

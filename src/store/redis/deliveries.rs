@@ -82,6 +82,7 @@ impl RedisStore {
             .arg(query.user.as_ref().map_or("", UserId::as_str))
             .arg(&*query.user_prefix)
             .arg(query.message.map_or_else(String::new, |message| message.to_string()))
+            .arg(query.endpoint.as_deref().unwrap_or_default())
             .background();
         for state in DeliveryState::ALL {
             if query.state.is_none_or(|wanted| wanted == state) {

@@ -33,7 +33,7 @@ impl RedisStore {
         name: &str,
         now: Timestamp,
     ) -> Result<ScriptCall<'a>, CorruptData> {
-        let queue = QueueId::of(&new.conversation, &new.target);
+        let queue = QueueId::of_delivery(new);
         let id = new.id.to_string();
         self.0.recent.insert(queue, new, now);
         Ok(call

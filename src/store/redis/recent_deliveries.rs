@@ -91,7 +91,7 @@ mod tests {
         let id = DeliveryId::of(&conversation, 7, seq, NOW);
         let data = raw_json(&format!("\"{}\"", "x".repeat(bytes)));
         let new = NewDelivery { id, data, ..new_delivery(&conversation, seq, NOW, "https://one.example/") };
-        (QueueId::of(&conversation, &new.target), new)
+        (QueueId::of_delivery(&new), new)
     }
 
     #[test]

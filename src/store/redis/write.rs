@@ -311,7 +311,7 @@ impl<'a> ChangeGroup<'a> {
             call = match change {
                 EncodedChange::Plain(kind, number, text) => call.arg(kind).arg(number).arg(text),
                 EncodedChange::Delivery(new, fields) => {
-                    let queue = QueueId::of(&new.conversation, &new.target);
+                    let queue = QueueId::of_delivery(new);
                     call.arg("d")
                         .arg(new.id.to_string())
                         .arg(format!("{queue} {}", new.created_at.as_millis()))

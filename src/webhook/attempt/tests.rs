@@ -6,7 +6,7 @@ use crate::domain::DeliveryKind;
 use crate::runtime::fixtures::run;
 use crate::store::RetryDecision;
 use crate::webhook::retry_schedule::decide;
-use crate::webhook::signature::{SigningSecret, verify};
+use crate::webhook::signature::{SignatureKey, verify};
 use crate::webhook::target_table::tests::config;
 use crate::webhook::tests::{NOW, Receiver, ReceiverAction, SECRET, answer, claimed, sender};
 
@@ -95,7 +95,7 @@ fn request_of_an_attempt_can_be_verified() {
         assert_eq!(attempted(&receiver).await.outcome, AttemptOutcome::Delivered);
         let seen = receiver.seen.borrow()[0].clone();
         let header = |name| seen.header(name).unwrap();
-        let secret = SigningSecret::parse(&SECRET.into()).unwrap();
+        let secret = SignatureKey::parse(&SECRET.into()).unwrap();
         let body = seen.body.as_bytes();
         verify(
             &[secret],

@@ -121,7 +121,7 @@ impl WorkerScene {
     }
 
     fn queue(&self) -> QueueId {
-        QueueId::of(&self.conversation, TARGET)
+        QueueId::of(&self.conversation, Some("main"), TARGET)
     }
 
     /// Writes a delivery as the owner does, and notifies the worker.
@@ -144,7 +144,7 @@ impl WorkerScene {
         let write = ConversationWrite { record, follows, changes, warm_until: None };
         self.store.write(self.fence, &self.conversation, &write).unwrap();
         let (partition, fence) = (self.partition(), self.fence);
-        let queue = QueueId::of(&self.conversation, target);
+        let queue = QueueId::of(&self.conversation, Some("main"), target);
         self.events.tell(OutboxEvent::Due { partition, fence, queue, target: target.into() }).await;
         id
     }

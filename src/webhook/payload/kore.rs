@@ -47,7 +47,18 @@ pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, Payload
             let replies = replies.and_then(elements).ok_or(PayloadError::Data)?;
             (replies, Some(is_true(complete)))
         }
-        DeliveryKind::ReplyLate | DeliveryKind::ReplyUnsolicited => (vec![&*delivery.data], None),
+        // The data of a test has the text of a reply.
+        DeliveryKind::ReplyLate | DeliveryKind::ReplyUnsolicited | DeliveryKind::Test => {
+            (vec![&*delivery.data], None)
+        }
+        // The configuration admits none of these for this form. It may have changed since.
+        DeliveryKind::AgentStarted
+        | DeliveryKind::AgentEnded
+        | DeliveryKind::SessionStarted
+        | DeliveryKind::SessionEnded
+        | DeliveryKind::Gap
+        | DeliveryKind::UserMessage
+        | DeliveryKind::DeliveryDead => return Err(PayloadError::Data),
     };
     let replies: Option<Vec<_>> = replies.into_iter().map(reply).collect();
     let replies = replies.ok_or(PayloadError::Data)?;

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{DeliveryKind, DeliveryOrigin};
-use crate::webhook::signature::{SigningSecret, verify};
+use crate::webhook::signature::{SignatureKey, SigningSecret, verify};
 use crate::webhook::target_table::{ExtraHeaders, TargetTable};
 use crate::webhook::tests::{HAPPENED, NOW, SECRET, claimed};
 
@@ -52,7 +52,7 @@ fn standard_body_is_type_time_and_the_stored_data() {
     );
     let claimed = |name| header(&headers, name).unwrap();
     let checked = verify(
-        &[secret()],
+        &[SignatureKey::parse(&SECRET.into()).unwrap()],
         claimed("webhook-id"),
         claimed("webhook-timestamp"),
         claimed("webhook-signature"),
@@ -65,7 +65,12 @@ fn standard_body_is_type_time_and_the_stored_data() {
 
 #[test]
 fn second_attempt_has_the_same_id_and_body() {
-    for form in [PayloadFormat::Standard, PayloadFormat::CloudEvents, PayloadFormat::KoreV2] {
+    for form in [
+        PayloadFormat::Standard,
+        PayloadFormat::CloudEvents,
+        PayloadFormat::CloudEventsStructured,
+        PayloadFormat::KoreV2,
+    ] {
         let data = r#"{"replies":[],"complete":true}"#;
         let first = claimed(TARGET, DeliveryKind::MessageAnswered, data);
         let mut second = first.clone();
@@ -94,7 +99,7 @@ fn cloud_event_has_its_attributes_in_headers() {
     for (name, value) in [
         ("ce-specversion", "1.0"),
         ("ce-id", claimed.delivery.id.to_string().as_str()),
-        ("ce-type", "reply.late"),
+        ("ce-type", "io.github.rtm-bridge.reply.late"),
         ("ce-source", "/conversations/Zo%C3%AB%20%2F%201?bot=support"),
         ("ce-time", "2026-11-18T11:06:39.001Z"),
         ("ce-subject", "01JD9ZZZZZZZZZZZZZZZZZZZZZ"),
@@ -105,6 +110,40 @@ fn cloud_event_has_its_attributes_in_headers() {
     let mut alone = claimed;
     alone.delivery.message = None;
     assert_eq!(composed(&alone, PayloadFormat::CloudEvents).0.get("ce-subject"), None);
+}
+
+#[test]
+fn structured_cloud_event_has_its_attributes_in_the_body() {
+    let claimed = claimed(TARGET, DeliveryKind::ReplyLate, r#"{"text":"hi", "n":1.0}"#);
+    let (headers, body) = composed(&claimed, PayloadFormat::CloudEventsStructured);
+    assert_eq!(header(&headers, "content-type"), Some("application/cloudevents+json"));
+    assert_eq!(headers.keys().filter(|name| name.as_str().starts_with("ce-")).count(), 0);
+    let expected = json!({
+        "specversion": "1.0", "id": claimed.delivery.id, "type": "io.github.rtm-bridge.reply.late",
+        "source": "/conversations/Zo%C3%AB%20%2F%201?bot=support", "subject": "01JD9ZZZZZZZZZZZZZZZZZZZZZ",
+        "time": "2026-11-18T11:06:39.001Z", "datacontenttype": "application/json",
+        "data": {"text": "hi", "n": 1.0},
+    });
+    assert_eq!(json(&body), expected);
+    assert!(body.ends_with(br#""data":{"text":"hi", "n":1.0}}"#), "the data is copied byte for byte");
+    let mut alone = claimed;
+    alone.delivery.message = None;
+    assert_eq!(json(&composed(&alone, PayloadFormat::CloudEventsStructured).1).get("subject"), None);
+}
+
+#[test]
+fn event_without_a_form_in_the_platform_channel_is_refused() {
+    let secrets = [secret()];
+    let options = || DeliveryOptions {
+        format: PayloadFormat::KoreV2,
+        secrets: &secrets,
+        extra_headers: None,
+        platform_bot: "st",
+    };
+    let gap = claimed(TARGET, DeliveryKind::Gap, r#"{"reason":"replyCut"}"#);
+    assert!(matches!(compose(&gap, &options(), 1, NOW), Err(PayloadError::Data)));
+    let test = claimed(TARGET, DeliveryKind::Test, r#"{"bot":"support","text":"A test"}"#);
+    assert_eq!(json(&compose(&test, &options(), 1, NOW).unwrap().1)["data"][0]["val"], "A test");
 }
 
 #[test]
@@ -231,7 +270,7 @@ fn request_to_the_bot_webhook_has_its_headers() {
     });
     let targets = TargetTable::new(&config).unwrap();
     let mut claimed = claimed(TARGET, DeliveryKind::MessageAnswered, "{}");
-    claimed.delivery.origin = DeliveryOrigin::Bot;
+    claimed.delivery.origin = DeliveryOrigin::Endpoint("main".into());
     let options = targets.options(&claimed.delivery).unwrap();
     let _: &ExtraHeaders = options.extra_headers.unwrap();
     let (headers, body) = compose(&claimed, &options, 1, NOW).unwrap();

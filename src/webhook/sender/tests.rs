@@ -62,14 +62,19 @@ fn deliveries_of_each_format_pass_a_firewall() {
         let secrets = [SigningSecret::parse(&SECRET.into()).unwrap()];
         let claimed =
             claimed(url.as_str(), DeliveryKind::MessageAnswered, r#"{"replies":[],"complete":true}"#);
-        for format in [PayloadFormat::Standard, PayloadFormat::CloudEvents, PayloadFormat::KoreV2] {
+        for format in [
+            PayloadFormat::Standard,
+            PayloadFormat::CloudEvents,
+            PayloadFormat::CloudEventsStructured,
+            PayloadFormat::KoreV2,
+        ] {
             let options =
                 DeliveryOptions { format, secrets: &secrets, extra_headers: None, platform_bot: "st-1" };
             let (headers, body) = payload::compose(&claimed, &options, 7, NOW).unwrap();
             sender.post(&url, headers, body).await.unwrap();
         }
         let seen = receiver.seen.borrow();
-        assert_eq!(seen.len(), 3);
+        assert_eq!(seen.len(), 4);
         for request in seen.iter() {
             assert_passes_firewall(&request.line, &request.head, &request.body);
         }

@@ -22,7 +22,7 @@ pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut
     };
     change(&mut webhook, &mut caller);
     let bot =
-        BotConfig { task_bot_id: "st-0d3f".to_owned(), webhook: Some(webhook), ..fixtures::bot("support") };
+        BotConfig { task_bot_id: "st-0d3f".to_owned(), webhooks: vec![webhook], ..fixtures::bot("support") };
     let platform = bot.platform.clone();
     let mut config = Config { bots: vec![Arc::new(bot)], callers: vec![caller], ..Config::dev(platform) };
     config.webhooks.allowed = vec!["https://hooks.example.com/".parse().unwrap()];
@@ -31,6 +31,10 @@ pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut
 
 fn delivery(origin: DeliveryOrigin) -> NewDelivery {
     NewDelivery { origin, ..claimed(URL, DeliveryKind::MessageAnswered, "{}").delivery }
+}
+
+fn endpoint(name: &str) -> DeliveryOrigin {
+    DeliveryOrigin::Endpoint(name.into())
 }
 
 fn callback(signer: Option<&str>) -> DeliveryOrigin {
@@ -56,7 +60,7 @@ fn bot_webhook_gets_all_its_configured_options() {
             Some(LegacySignature { header: "X-Hub-Signature".into(), secret: "older".into() });
     });
     let targets = TargetTable::new(&config).unwrap();
-    let delivery = delivery(DeliveryOrigin::Bot);
+    let delivery = delivery(endpoint("main"));
     let options = targets.options(&delivery).unwrap();
     assert_eq!((options.format, options.platform_bot), (PayloadFormat::KoreV2, "st-0d3f"));
     assert_eq!(signed(&options), with(SECRET));
@@ -86,13 +90,41 @@ fn callback_gets_only_a_signature_of_the_bot() {
 }
 
 #[test]
+fn each_endpoint_has_its_own_options() {
+    let mut config = config(|webhook, _| webhook.bearer_token = Some("t0ken".into()));
+    let audit = |url: Option<&str>| BotWebhookConfig {
+        name: "audit".into(),
+        url: url.map(|url| url.parse().unwrap()),
+        secrets: vec![OTHER.into()],
+        form: PayloadFormat::CloudEvents,
+        ..BotWebhookConfig::default()
+    };
+    // Both endpoints have one URL.
+    for (url, signs_callbacks) in [(Some(URL), SECRET), (None, OTHER)] {
+        let mut bot = (*config.bots[0]).clone();
+        bot.webhooks.truncate(1);
+        bot.webhooks.push(audit(url));
+        config.bots = vec![Arc::new(bot)];
+        let targets = TargetTable::new(&config).unwrap();
+        let [main, audit, callback] =
+            [endpoint("main"), endpoint("audit"), callback(None)].map(|origin| delivery(origin));
+        let (first, second) = (targets.options(&main).unwrap(), targets.options(&audit).unwrap());
+        assert_eq!((first.format, signed(&first)), (PayloadFormat::Standard, with(SECRET)));
+        assert_eq!((second.format, signed(&second)), (PayloadFormat::CloudEvents, with(OTHER)));
+        assert_eq!(first.extra_headers.map(|extra| extra.headers.len()), Some(1));
+        assert!(second.extra_headers.is_none_or(|extra| extra.headers.is_empty()));
+        assert_eq!(signed(&targets.options(&callback).unwrap()), with(signs_callbacks), "{url:?}");
+    }
+}
+
+#[test]
 fn former_url_of_a_webhook_gets_no_credentials() {
     let config = config(|webhook, _| {
         webhook.url = Some("https://new.example.com/in".parse().unwrap());
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = TargetTable::new(&config).unwrap();
-    let delivery = delivery(DeliveryOrigin::Bot);
+    let delivery = delivery(endpoint("main"));
     let options = targets.options(&delivery).unwrap();
     assert!(options.extra_headers.is_none());
     assert_eq!(signed(&options), with(SECRET));
@@ -111,7 +143,7 @@ fn callback_needs_a_pattern_at_each_attempt() {
             assert_eq!(refusal(narrower, origin.clone()), Some(TargetRefusal::NotAllowed), "{narrower:?}");
         }
     }
-    assert_eq!(refusal(&[], DeliveryOrigin::Bot), None, "the bot's own webhook needs no pattern");
+    assert_eq!(refusal(&[], endpoint("main")), None, "the bot's own webhook needs no pattern");
 }
 
 #[test]
@@ -122,15 +154,15 @@ fn missing_signer_is_reported_by_name() {
     assert_eq!(refused(&targets, callback(Some("crm"))), Some(TargetRefusal::Secrets("crm".into())));
     assert_eq!(refused(&targets, callback(Some("gone"))), Some(TargetRefusal::Caller("gone".into())));
 
-    let bot = BotConfig { webhook: None, ..(*config.bots[0]).clone() };
+    let bot = BotConfig { webhooks: Vec::new(), ..(*config.bots[0]).clone() };
     config.bots = vec![Arc::new(bot)];
     let targets = TargetTable::new(&config).unwrap();
-    for origin in [DeliveryOrigin::Bot, callback(None)] {
-        assert_eq!(refused(&targets, origin), Some(TargetRefusal::Webhook("support".into())));
-    }
+    let gone = TargetRefusal::Endpoint { bot: "support".into(), name: "main".into() };
+    assert_eq!(refused(&targets, endpoint("main")), Some(gone));
+    assert_eq!(refused(&targets, callback(None)), Some(TargetRefusal::NoEndpoint("support".into())));
     config.bots.clear();
     let targets = TargetTable::new(&config).unwrap();
-    assert_eq!(refused(&targets, DeliveryOrigin::Bot), Some(TargetRefusal::Bot("support".into())));
+    assert_eq!(refused(&targets, endpoint("main")), Some(TargetRefusal::Bot("support".into())));
     config.callers[0].webhook_secrets.push(OTHER.into());
     let targets = TargetTable::new(&config).unwrap();
     let orphan = delivery(callback(Some("crm")));
@@ -144,7 +176,7 @@ fn invalid_secret_or_header_fails_the_start_unquoted() {
         format!("{error} {error:?}")
     };
     let words = said(&|webhook, _| webhook.secrets.push("whsec_hush!".into()));
-    assert!(words.contains("bots.support.webhook") && !words.contains("hush"), "{words}");
+    assert!(words.contains("bots.support.webhooks.main") && !words.contains("hush"), "{words}");
     let words = said(&|_, caller| caller.webhook_secrets.push("hush".into()));
     assert!(words.contains("callers.crm") && !words.contains("hush"), "{words}");
     let words = said(&|webhook, _| webhook.bearer_token = Some("hu\nsh".into()));

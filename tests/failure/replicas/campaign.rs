@@ -137,8 +137,8 @@ impl Stage {
     async fn set(seed: u64) -> Self {
         let receiver = AuditedReceiver::start();
         let settings = vec![
-            ("BOTS__SANDBOX__WEBHOOK__URL", receiver.receiver.url("/in")),
-            ("BOTS__SANDBOX__WEBHOOK__SECRETS", SECRET.to_owned()),
+            ("BOTS__SANDBOX__WEBHOOKS__MAIN__URL", receiver.receiver.url("/in")),
+            ("BOTS__SANDBOX__WEBHOOKS__MAIN__SECRETS", SECRET.to_owned()),
         ];
         let more = "[webhooks]\ntimeout = \"2s\"\nallow_private = [\"127.0.0.0/8\"]";
         let options = RedisOptions { appendonly: true, ..RedisOptions::default() };

@@ -97,7 +97,7 @@ impl ModelDeliveries {
 
     fn name(&self, owner: &Owner<'_>, queue: ModelQueue) -> Option<QueueId> {
         match queue {
-            ModelQueue::Of(target) => Some(QueueId::of(&owner.conversation, TARGETS[target])),
+            ModelQueue::Of(target) => Some(QueueId::of(&owner.conversation, Some("main"), TARGETS[target])),
             ModelQueue::Alone(number) => self.ids.get(number).map(|id| QueueId::alone(*id)),
         }
     }

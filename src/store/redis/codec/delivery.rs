@@ -22,8 +22,9 @@ struct StoredDelivery<'a> {
     kind: Cow<'a, str>,
     #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
     message: Option<Cow<'a, str>>,
-    #[serde(rename = "cb", default, skip_serializing_if = "is_default")]
-    callback: bool,
+    /// The name of the endpoint. A callback has none.
+    #[serde(rename = "ep", borrow, default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<Cow<'a, str>>,
     #[serde(rename = "cs", borrow, default, skip_serializing_if = "Option::is_none")]
     signer: Option<Cow<'a, str>>,
     /// 32 hexadecimal digits.
@@ -54,14 +55,14 @@ pub(in super::super) fn delivery_id(text: &str) -> Result<DeliveryId, CorruptDat
 
 /// Encodes the fields of a new delivery except conversation, target and data.
 pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, CorruptData> {
-    let (callback, signer) = match &new.origin {
-        DeliveryOrigin::Bot => (false, None),
-        DeliveryOrigin::Callback { signer } => (true, signer.as_deref()),
+    let signer = match &new.origin {
+        DeliveryOrigin::Endpoint(_) => None,
+        DeliveryOrigin::Callback { signer } => signer.as_deref(),
     };
     let stored = StoredDelivery {
         kind: Cow::Borrowed(new.kind.as_str()),
         message: new.message.map(|id| Cow::Owned(id.to_string())),
-        callback,
+        endpoint: new.endpoint().map(Cow::Borrowed),
         signer: signer.map(Cow::Borrowed),
         trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
         created_at: new.created_at.as_millis(),
@@ -96,10 +97,9 @@ pub(in super::super) fn read_new_delivery(
         conversation,
         message: stored.message.map(|message| id(&message)).transpose()?,
         target: target.into(),
-        origin: if stored.callback {
-            DeliveryOrigin::Callback { signer: stored.signer.map(Into::into) }
-        } else {
-            DeliveryOrigin::Bot
+        origin: match stored.endpoint {
+            Some(name) => DeliveryOrigin::Endpoint(name.into()),
+            None => DeliveryOrigin::Callback { signer: stored.signer.map(Into::into) },
         },
         trace: trace.transpose()?.unwrap_or_default(),
         created_at: Timestamp::from_millis(stored.created_at),

@@ -252,7 +252,7 @@ fn records() -> impl Strategy<Value = ConversationRecord> {
 fn deliveries() -> impl Strategy<Value = NewDelivery> {
     let kind = prop::sample::select(DeliveryKind::ALL.to_vec());
     let origin = prop_oneof![
-        Just(DeliveryOrigin::Bot),
+        text(1..20).prop_map(|name| DeliveryOrigin::Endpoint(name.into())),
         boxed().prop_map(|signer| DeliveryOrigin::Callback { signer })
     ];
     ((any::<u64>(), times(), kind, prop::option::of(ids())), (text(1..50), origin, any::<u128>(), raw()))

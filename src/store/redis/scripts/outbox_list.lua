@@ -5,17 +5,23 @@
 -- The list has no order. It has all matches down to `reached`, and perhaps some behind it. It is complete if
 -- `reached` is empty.
 local before, oldest, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local bots, user, prefix, message = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local bots, user, prefix, message, endpoint = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 -- The limit of the search if few deliveries match.
 local LOOK = 1000
 
 local answer = {'OK', now, ''}
 
--- Returns whether a delivery tells of the message. No text of a caller is in these fields, so a search finds the id alone.
+-- Returns whether a delivery tells of the message and goes to the endpoint. No text of a caller is in these fields, so a
+-- search finds these two alone.
 local function tells_of(key)
-  return message == '' or string.find(call('HGET', key, 'n') or '', '"m":"' .. message .. '"', 1, true)
+  if message == '' and endpoint == '' then
+    return true
+  end
+  local fields = call('HGET', key, 'n') or ''
+  return (message == '' or string.find(fields, '"m":"' .. message .. '"', 1, true))
+    and (endpoint == '' or string.find(fields, '"ep":"' .. endpoint .. '"', 1, true))
 end
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   local index = partition .. 'x:' .. ARGV[i]
   local place, looked, found, more = before, 0, 0, true
   while more and found <= limit and looked < LOOK do

@@ -30,7 +30,7 @@ impl Owner {
     }
 
     fn queue(&self) -> QueueId {
-        QueueId::of(&self.conversation, HOOK)
+        QueueId::of(&self.conversation, Some("main"), HOOK)
     }
 
     /// Returns a name in Redis.
@@ -378,7 +378,7 @@ async fn attempt_is_two_calls_without_a_wait_for_replicas() {
     alice.deliver(at, 1).await;
     let options = crate::config::StoreConfig { wait_replicas: 1, ..server.patient() };
     alice.store = RedisStore::new(&options).unwrap();
-    alice.begin(QueueId::of(&alice.conversation, "nowhere")).await;
+    alice.begin(QueueId::of(&alice.conversation, None, "nowhere")).await;
     alice.store.skew(WINDOW);
     alice.attempt(alice.queue(), RetryDecision::Retry(Duration::ZERO)).await;
     let before = alice.store.traffic();

@@ -55,8 +55,8 @@ impl Scene {
             way.address()
         );
         let settings = vec![
-            ("BOTS__SANDBOX__WEBHOOK__URL", receiver.url("/in")),
-            ("BOTS__SANDBOX__WEBHOOK__SECRETS", SECRET.to_owned()),
+            ("BOTS__SANDBOX__WEBHOOKS__MAIN__URL", receiver.url("/in")),
+            ("BOTS__SANDBOX__WEBHOOKS__MAIN__SECRETS", SECRET.to_owned()),
         ];
         let mut replicas = Replicas::start_with(3, options, &more, settings).await;
         replicas.script.bot(|_, _| Step::reply("x"));

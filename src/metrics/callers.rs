@@ -1,0 +1,43 @@
+//! Metrics of callers: the keys that verify their tokens, and the rates that all replicas share.
+
+use prometheus::{Error, IntCounterVec};
+
+use super::MetricFactory;
+
+/// Calls that the bridge makes for its callers. The label is the name of the configuration.
+#[derive(Debug)]
+pub struct CallerMetrics {
+    key_set_fetches: IntCounterVec,
+    rate_calls: IntCounterVec,
+}
+
+impl CallerMetrics {
+    pub(super) fn declare(factory: &MetricFactory) -> Result<Self, Error> {
+        Ok(Self {
+            key_set_fetches: factory.counters(
+                "key_set_fetches_total",
+                "Fetches of the keys that verify a caller's tokens, by caller and result (ok, failed).",
+                &["caller", "result"],
+            )?,
+            rate_calls: factory.counters(
+                "fleet_rate_calls_total",
+                "Calls of the store for a rate that all replicas share, by caller and result (ok, failed).",
+                &["caller", "result"],
+            )?,
+        })
+    }
+
+    /// Counts a fetch of keys.
+    pub fn key_set_fetched(&self, caller: &str, succeeded: bool) {
+        self.key_set_fetches.with_label_values(&[caller, result(succeeded)]).inc();
+    }
+
+    /// Counts a call for a shared rate.
+    pub fn rate_called(&self, caller: &str, succeeded: bool) {
+        self.rate_calls.with_label_values(&[caller, result(succeeded)]).inc();
+    }
+}
+
+const fn result(succeeded: bool) -> &'static str {
+    if succeeded { "ok" } else { "failed" }
+}
