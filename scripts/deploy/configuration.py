@@ -18,6 +18,7 @@ FILES = {
     "client_cert_file": CERTIFICATE.read_text(),
     "client_key_file": (ROOT / "tests/fixtures/tls.key.pem").read_text(),
     "secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
+    "callback_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "webhook_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "headers": "X-Tenant: one\n",
     "public_key": (ROOT / "tests/fixtures/rsa.public.pem").read_text(),

@@ -98,8 +98,9 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
         name: d.name,
         platform: d.platform,
     };
-    read.kore_webhook = section
-        .optional_section("kore_webhook", |section| kore_webhook::door(section, &read, secret.is_some()));
+    let door = section
+        .optional_section("kore_webhook", |section| kore_webhook::door(section, &mut read, secret.is_some()));
+    read.kore_webhook = door;
     let has_key = secret.is_some() || read.assertion_service.is_some();
     check_relations(section, &read, platform.is_some(), secret.is_some());
     (name.is_some()

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
+use url::Url;
 
 use super::client_key::ClientKey;
-use super::parse::{self, boolean, duration, number, one_of};
-use super::secret;
+use super::parse::{self, boolean, duration, list, number, one_of};
 use super::section::Section;
-use super::{BotConfig, CallerConfig, CallerScopes, Config, PayloadFormat, RateScope};
-use crate::domain::BotName;
+use super::{
+    BotConfig, BotWebhookConfig, CallerConfig, CallerScopes, Config, KoreApiVersion, PayloadFormat, RateScope,
+};
+use super::{address, secret, webhooks};
+use crate::domain::{BotName, DeliveryKind};
 
 /// The algorithms of clients' JWTs. The JWTs of a client have one of them.
 const ALGORITHMS: [(&str, Algorithm); 12] = [
@@ -27,6 +31,11 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
+const VERSIONS: [(&str, KoreApiVersion); 2] = [("v1", KoreApiVersion::V1), ("v2", KoreApiVersion::V2)];
+
+/// The name of the endpoint of the asynchronous mode.
+pub(super) const KORE_ENDPOINT: &str = "kore-webhook";
+
 const TEXT_FORMS: [(&str, V1TextForm); 2] = [("string", V1TextForm::String), ("array", V1TextForm::Array)];
 
 /// `[bots.kore_webhook]`
@@ -38,6 +47,8 @@ pub struct KoreWebhookConfig {
     pub hold: Duration,
     /// The clients, as callers.
     pub clients: Vec<CallerConfig>,
+    /// Whether replies are posted to `callback_url`, and calls are only acknowledged.
+    pub is_asynchronous: bool,
 }
 
 /// `bots.kore_webhook.v1_text`: the form of `text` for one reply. Several are always a list.
@@ -69,11 +80,36 @@ impl KoreWebhookConfig {
     }
 }
 
+impl KoreWebhookConfig {
+    /// Returns the endpoint of the asynchronous mode, which gets each reply by itself.
+    pub fn endpoint(url: Url, version: KoreApiVersion, secrets: Vec<SecretString>) -> BotWebhookConfig {
+        BotWebhookConfig {
+            name: KORE_ENDPOINT.into(),
+            url: Some(url),
+            types: vec![
+                DeliveryKind::MessageAnswered,
+                DeliveryKind::MessageFailed,
+                DeliveryKind::Reply,
+                DeliveryKind::ReplyLate,
+                DeliveryKind::ReplyUnsolicited,
+            ],
+            secrets,
+            form: PayloadFormat::KoreChannel(version),
+            ..BotWebhookConfig::default()
+        }
+    }
+}
+
 impl Default for KoreWebhookConfig {
     /// Returns a door without clients.
     fn default() -> Self {
         // A client gives up after 11 s (protocol.md 9.6).
-        Self { v1_text: V1TextForm::String, hold: Duration::from_secs(10), clients: Vec::new() }
+        Self {
+            v1_text: V1TextForm::String,
+            hold: Duration::from_secs(10),
+            clients: Vec::new(),
+            is_asynchronous: false,
+        }
     }
 }
 
@@ -112,9 +148,11 @@ fn client(bot: &BotConfig, id: String, key: ClientKey) -> CallerConfig {
 }
 
 /// Reads `[bots.kore_webhook]`. Returns `None` if it is off. `has_secret` says whether the bot has a usable secret.
+///
+/// In its asynchronous mode the door adds an endpoint to those of the bot.
 pub(super) fn door(
     section: &mut Section<'_>,
-    bot: &BotConfig,
+    bot: &mut BotConfig,
     has_secret: bool,
 ) -> Option<KoreWebhookConfig> {
     let d = KoreWebhookConfig::default();
@@ -125,7 +163,11 @@ pub(super) fn door(
         // Load balancers end silent requests after 60 s.
         hold: section.or("hold", d.hold, duration(Duration::from_millis(100)..=Duration::from_secs(55))),
         clients: own_clients,
+        is_asynchronous: false,
     };
+    let endpoint = endpoint(section, bot);
+    door.is_asynchronous = endpoint.is_some();
+    bot.webhooks.extend(endpoint.filter(|_| enabled));
     let path = section.key("clients");
     if !section.diagnostics.was_given(&path) && enabled {
         match KoreWebhookConfig::of_app(bot).filter(|_| has_secret) {
@@ -139,6 +181,31 @@ pub(super) fn door(
         }
     }
     enabled.then_some(door)
+}
+
+/// Reads the keys of the asynchronous mode. Returns its endpoint, or `None` without a URL.
+fn endpoint(section: &mut Section<'_>, bot: &BotConfig) -> Option<BotWebhookConfig> {
+    let url = section.optional("callback_url", address::receiver);
+    let version = section.or("version", KoreApiVersion::V2, one_of(&VERSIONS));
+    let secrets = section.secret(
+        "callback_secrets",
+        "callback_secrets_file",
+        list(secret::webhook_secret),
+        secret::webhook_secrets_text,
+    );
+    let url = url?;
+    let path = section.key("callback_url");
+    if url.scheme() == "http" && !address::is_loopback(&url) {
+        section.diagnostics.warn(&path, webhooks::UNENCRYPTED);
+    }
+    if bot.webhooks.iter().any(|own| &*own.name == KORE_ENDPOINT) {
+        let what =
+            format!("makes an endpoint `{KORE_ENDPOINT}`, and [[bots.webhooks]] has one too; rename that");
+        section.diagnostics.error(&path, what);
+    }
+    // The platform's own posts have no signature, so secrets are no duty.
+    let secrets = secrets.or_else(|| bot.callback_signer().map(|signer| signer.secrets.clone()));
+    Some(KoreWebhookConfig::endpoint(url, version, secrets.unwrap_or_default()))
 }
 
 /// Reads one of `clients`. Returns `None` if a required key is missing or invalid.

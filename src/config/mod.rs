@@ -51,7 +51,7 @@ use url::Url;
 use crate::domain::{BotName, JsonObject};
 
 pub use self::webhook_config::{
-    BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+    BotWebhookConfig, KoreApiVersion, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
 };
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use callers::{CallerConfig, CallerScopes, RateScope};

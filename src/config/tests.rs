@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    BotConfig, Config, ConfigErrors, ConfigWarning, FileText, QuietRule, StoreUrl, V1TextForm, read,
+    BotConfig, Config, ConfigErrors, ConfigWarning, FileText, KoreApiVersion, PayloadFormat, QuietRule,
+    StoreUrl, V1TextForm, read,
 };
 use crate::domain::{DeliveryKind, QuietSource};
 
@@ -92,6 +93,26 @@ fn door_has_the_bots_own_app_or_its_clients() {
     );
     assert_eq!(by_variable.callers[0].name, "support/cs-3");
     assert!(good(&format!("{BOT}[bots.kore_webhook]\nenabled = false\n"), &[]).callers.is_empty());
+}
+
+#[test]
+fn asynchronous_door_adds_an_endpoint() {
+    let door = "[bots.kore_webhook]\ncallback_url = \"https://hooks.example.com/kore\"\n";
+    let config = good(&format!("{BOT}{door}version = \"v1\"\n"), &[]);
+    let endpoint = &config.bots[0].webhooks[0];
+    assert_eq!(
+        (&*endpoint.name, endpoint.form),
+        ("kore-webhook", PayloadFormat::KoreChannel(KoreApiVersion::V1))
+    );
+    assert!(endpoint.secrets.is_empty() && config.bots[0].callback_signer().is_none());
+    assert!(config.bots[0].kore_webhook.as_ref().unwrap().is_asynchronous);
+    let secret = webhook_secret();
+    let own = format!("{BOT}[[bots.webhooks]]\nname = \"main\"\nsecrets = [\"{secret}\"]\n{door}");
+    let config = good(&own, &[]);
+    assert_eq!(config.bots[0].webhooks[1].secrets[0].expose_secret(), secret);
+    assert_eq!(config.bots[0].webhooks[1].form, PayloadFormat::KoreChannel(KoreApiVersion::V2));
+    let twice = own.replace("\"main\"", "\"kore-webhook\"");
+    assert!(bad(&twice, &[]).to_string().contains("rename that"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) struct ChannelReply<'a> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ChannelElement<'a> {
     r#type: &'static str,
-    pub(crate) val: ChannelValue<'a>,
+    val: ChannelValue<'a>,
     created_on: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
@@ -37,10 +37,18 @@ pub(crate) struct ChannelElement<'a> {
 /// The value of an element.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(crate) enum ChannelValue<'a> {
+enum ChannelValue<'a> {
     Text(Cow<'a, str>),
     /// The payload of a template, unchanged.
     Template(&'a RawValue),
+}
+
+/// The `text` of version 1: one text, or a list.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ChannelText<'a> {
+    One(Cow<'a, str>),
+    Several(Vec<Cow<'a, str>>),
 }
 
 /// The members that tell the end of a task.
@@ -81,6 +89,20 @@ impl ChannelReply<'_> {
     }
 }
 
+impl<'a> ChannelText<'a> {
+    /// Returns the text of these elements. A single one is a text, unless a list is wanted.
+    pub(crate) fn of(elements: Vec<ChannelElement<'a>>, as_list: bool) -> Self {
+        let mut texts: Vec<_> = elements.into_iter().map(v1_text).collect();
+        match texts.pop() {
+            Some(only) if texts.is_empty() && !as_list => Self::One(only),
+            last => {
+                texts.extend(last);
+                Self::Several(texts)
+            }
+        }
+    }
+}
+
 impl<'a> ChannelEnd<'a> {
     /// Returns the end of a turn. `frame` is that of its last reply.
     pub(crate) fn of_turn(complete: bool, frame: JsonMember<'a>) -> Self {
@@ -96,6 +118,30 @@ impl<'a> ChannelEnd<'a> {
             completed_task_name: name.and_then(string),
         }
     }
+}
+
+/// Returns an element as version 1 writes it: a template as escaped JSON.
+fn v1_text(element: ChannelElement<'_>) -> Cow<'_, str> {
+    match element.val {
+        ChannelValue::Text(text) => text,
+        ChannelValue::Template(payload) => escaped(payload.get()).into(),
+    }
+}
+
+/// Escapes the five characters as the platform does.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    for character in json.chars() {
+        match character {
+            '&' => text.push_str("&amp;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            '"' => text.push_str("&quot;"),
+            '\'' => text.push_str("&#39;"),
+            other => text.push(other),
+        }
+    }
+    text
 }
 
 /// Returns the payload of a template element as its author wrote it: `{"type": …, "payload": {…}}` (protocol.md 7.3).

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use rtm_bridge::config::{Config, KoreWebhookConfig, V1TextForm};
+use rtm_bridge::config::{Config, KoreApiVersion, KoreWebhookConfig, V1TextForm};
 use rtm_sandbox::{Gate, SandboxOptions, Step};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Fleet, KoreClient, RedisOptions, RedisServer, Request, TestBridge, V1, V2, bot, quiet_platform,
-    run, spawn_bridge, spawn_bridge_on,
+    Answer, Fleet, KoreClient, Receiver, RedisOptions, RedisServer, Request, SECRET, TestBridge, V1, V2, bot,
+    quiet_platform, run, spawn_bridge, spawn_bridge_on,
 };
 
 /// Changes the door of the only bot.
@@ -489,6 +489,60 @@ fn text_of_version_1_is_a_list_if_configured() {
         let (status, answer) = client(&bridge).call(V1, &body).await;
         assert_eq!((status, &answer["text"]), (200, &json!(["one"])));
         assert_eq!(answer["endOfTask"], true);
+        bridge.finish().await;
+    });
+}
+
+/// Switches the asynchronous mode on, with posts to this receiver.
+fn asynchronous(config: &mut Config, receiver: &Receiver, version: KoreApiVersion) {
+    door(config, |door| door.is_asynchronous = true);
+    config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
+    let url = receiver.url("/kore").parse().unwrap();
+    bot(config).webhooks = vec![KoreWebhookConfig::endpoint(url, version, vec![SECRET.into()])];
+}
+
+#[test]
+fn asynchronous_door_posts_each_reply_and_the_end() {
+    run(async {
+        let receiver = Receiver::start();
+        let bridge = spawn_bridge(|config| asynchronous(config, &receiver, KoreApiVersion::V2)).await;
+        let (status, answer) = client(&bridge).say("ann", "/several 2").await;
+        assert_eq!((status, &answer["status"], &answer["_v"]), (200, &json!("ok"), &json!("v2")));
+        assert!(answer["traceId"].as_str().unwrap().starts_with("RTM-TRACE-"), "{answer}");
+        let posts = receiver.requests_at_least(3).await;
+        for (post, text) in posts.iter().zip(["Message 1 of 2", "Message 2 of 2"]) {
+            let body = post.json();
+            assert_eq!((&body["data"][0]["type"], &body["data"][0]["val"]), (&json!("text"), &json!(text)));
+            assert!(body["data"][0]["createdOn"].is_string(), "{body}");
+            for absent in ["to", "endOfTask"] {
+                assert_eq!(body.get(absent), None, "{body}");
+            }
+            assert_eq!((body["data"][0].get("messageId"), &body["_v"]), (None, &json!("v2")));
+            assert!(post.is_signed_with(SECRET));
+        }
+        assert_eq!(
+            posts[2].json(),
+            json!({"data": [], "_v": "v2", "endOfTask": true, "endReason": "Fulfilled"})
+        );
+        bridge.script.push("ann", vec![Step::Say("By the way".into())]);
+        let posts = receiver.requests_at_least(4).await;
+        assert_eq!(posts[3].json()["data"][0]["val"], "By the way");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn asynchronous_posts_of_version_1_have_its_form() {
+    run(async {
+        let receiver = Receiver::start();
+        let bridge = spawn_bridge(|config| asynchronous(config, &receiver, KoreApiVersion::V1)).await;
+        let body = json!({"message": {"text": "/buttons"}, "from": {"id": "bob"}});
+        assert_eq!(client(&bridge).call(V1, &body).await, (200, json!({})));
+        let posts = receiver.requests_at_least(2).await;
+        let post = posts[0].json();
+        assert_eq!((&post["to"], &post["from"]), (&json!("bob"), &json!("st-sandbox")));
+        assert!(post["text"].as_str().unwrap().starts_with("{&quot;"), "{post}");
+        assert_eq!((&posts[1].json()["endOfTask"], posts[1].json().get("text")), (&json!(true), None));
         bridge.finish().await;
     });
 }

@@ -208,6 +208,7 @@ name = {{ toJson $name }}
 {{- range $endpoint, $table := $bot.webhooks }}
 {{- $_ := set $tables (printf "bots.%s.webhooks.%s" $name $endpoint) $table }}
 {{- end }}
+{{- $_ := set $tables (printf "bots.%s.kore_webhook" $name) (omit ($bot.kore_webhook | default dict) "clients") }}
 {{- range $id, $client := dig "kore_webhook" "clients" dict $bot }}
 {{- $_ := set $tables (printf "bots.%s.kore_webhook.clients.%s" $name $id) $client }}
 {{- end }}

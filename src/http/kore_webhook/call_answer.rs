@@ -6,11 +6,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::config::V1TextForm;
-use crate::domain::{Message, Reply, TurnOutcome};
-use crate::reply_content::{ChannelElement, ChannelEnd, ChannelReply, ChannelValue};
+use crate::domain::{Message, Reply, TraceId, TurnOutcome};
+use crate::reply_content::{ChannelElement, ChannelEnd, ChannelReply, ChannelText};
 
 const VERSION: &str = "v2";
 
@@ -41,16 +40,9 @@ struct V2Answer<'a> {
 
 #[derive(Serialize)]
 struct V1Answer<'a> {
-    text: V1Text<'a>,
+    text: ChannelText<'a>,
     #[serde(flatten)]
     end: Option<&'a ChannelEnd<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum V1Text<'a> {
-    One(Cow<'a, str>),
-    Several(Vec<Cow<'a, str>>),
 }
 
 impl<'a> CallAnswer<'a> {
@@ -89,11 +81,7 @@ impl<'a> CallAnswer<'a> {
 
     /// Returns the answer of version 1.
     pub(super) fn v1(&'a self, form: V1TextForm) -> impl Serialize {
-        let mut texts: Vec<_> = self.elements().into_iter().map(v1_text).collect();
-        let text = match (form, texts.len()) {
-            (V1TextForm::String, 1) => texts.pop().map_or(V1Text::Several(Vec::new()), V1Text::One),
-            _ => V1Text::Several(texts),
-        };
+        let text = ChannelText::of(self.elements(), form == V1TextForm::Array);
         V1Answer { text, end: self.end.as_ref() }
     }
 
@@ -111,28 +99,17 @@ fn channel_reply(reply: &Arc<Reply>) -> ChannelReply<'_> {
     }
 }
 
-/// Returns an element as version 1 writes it: a template as escaped JSON.
-fn v1_text(element: ChannelElement<'_>) -> Cow<'_, str> {
-    match element.val {
-        ChannelValue::Text(text) => text,
-        ChannelValue::Template(payload) => escaped(payload).into(),
+/// Returns the answer of a call whose replies are posted.
+pub(super) fn acknowledgement(trace: TraceId) -> impl Serialize {
+    #[derive(Serialize)]
+    struct Acknowledgement {
+        status: &'static str,
+        #[serde(rename = "_v")]
+        version: &'static str,
+        #[serde(rename = "traceId")]
+        trace: String,
     }
-}
-
-/// Escapes the five characters as the platform does.
-fn escaped(payload: &RawValue) -> String {
-    let mut text = String::with_capacity(payload.get().len() * 2);
-    for character in payload.get().chars() {
-        match character {
-            '&' => text.push_str("&amp;"),
-            '<' => text.push_str("&lt;"),
-            '>' => text.push_str("&gt;"),
-            '"' => text.push_str("&quot;"),
-            '\'' => text.push_str("&#39;"),
-            other => text.push(other),
-        }
-    }
-    text
+    Acknowledgement { status: "ok", version: VERSION, trace: format!("RTM-TRACE-{trace}") }
 }
 
 /// Returns the answer of a poll without news.
@@ -177,6 +154,7 @@ pub(super) fn closure<'a>(user: &'a str, bot: &'a str, had_session: bool) -> imp
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
     use serde_json::{Value, json};
 
     use super::*;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::super::api_error::{ApiError, FieldErrors};
@@ -75,6 +76,13 @@ async fn call(
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
     let accept = accept_request(context, &client, conversation, message, digest, trace)?;
     record("message.id", &accept.id);
+    if client.door.is_asynchronous {
+        context.hub.post(AcceptRequest { watched: false, ..accept }, None).await?;
+        return match version {
+            ApiVersion::V1 => json_response(StatusCode::OK, &json!({})),
+            ApiVersion::V2 => json_response(StatusCode::OK, &call_answer::acknowledgement(trace)),
+        };
+    }
     let message = answered(context, accept, client.door.hold).await?;
     answer(&message, &client, version)
 }

@@ -58,7 +58,8 @@ pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, Payload
         | DeliveryKind::SessionEnded
         | DeliveryKind::Gap
         | DeliveryKind::UserMessage
-        | DeliveryKind::DeliveryDead => return Err(PayloadError::Data),
+        | DeliveryKind::DeliveryDead
+        | DeliveryKind::Reply => return Err(PayloadError::Data),
     };
     let replies: Option<Vec<_>> = replies.into_iter().map(reply).collect();
     let replies = replies.ok_or(PayloadError::Data)?;
@@ -78,7 +79,7 @@ pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, Payload
 }
 
 /// Reads a Reply. Returns `None` if it has no text.
-fn reply(raw: &RawValue) -> Option<ChannelReply<'_>> {
+pub(super) fn reply(raw: &RawValue) -> Option<ChannelReply<'_>> {
     let [message_id, text, created_on, frame] =
         members(raw.get(), ["messageId", "text", "createdOn", "event"])?;
     Some(ChannelReply {
