@@ -69,6 +69,8 @@ impl Default for ServerConfig {
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
             grace: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(30),
+            ready_without_store: Duration::from_mins(1),
+            metrics_token: None,
             max_sockets: max_sockets(files, max_connections(files)),
             max_connections: max_connections(files),
             // With the sockets and connections of the chart, it fits the memory that the chart allows.

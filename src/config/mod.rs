@@ -24,6 +24,7 @@ mod json_object;
 mod jwt_key;
 mod kore_webhook;
 mod load;
+mod loaded;
 mod no_proxy;
 mod parse;
 mod pem;
@@ -31,6 +32,7 @@ mod proxy;
 mod quiet_rule;
 mod secret;
 mod section;
+mod server_config;
 mod store;
 mod store_url;
 #[cfg(test)]
@@ -39,7 +41,6 @@ mod verification_key;
 mod webhook_config;
 mod webhooks;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,9 +62,11 @@ pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use kore_webhook::{KoreClient, KoreWebhookConfig, V1TextForm};
 pub use load::{environment, keys, load, read};
+pub use loaded::{ConfigDigests, ConfigSources, LoadedConfig, load_again};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
+pub use server_config::ServerConfig;
 pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.
@@ -87,32 +90,6 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// The log.
     pub log: LogConfig,
-}
-
-/// `[server]`
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// The address for callers.
-    pub listen: SocketAddr,
-    /// The address for probes and Prometheus.
-    pub admin_listen: SocketAddr,
-    /// The time between "not ready" and the first refusal, in which load balancers notice.
-    pub grace: Duration,
-    /// The limit of a whole shutdown, `grace` included.
-    pub drain_timeout: Duration,
-    /// The largest number of web sockets. Idle ones close first.
-    pub max_sockets: usize,
-    /// The largest number of callers' connections. Those that wait for a request close first.
-    pub max_connections: usize,
-    /// The memory of requests, answers and event streams, in bytes. Further requests get `overloaded`.
-    pub memory_limit: usize,
-    /// The largest number of concurrent requests. Further ones get `overloaded`.
-    pub max_requests: usize,
-    /// The largest number of concurrent event streams. Further ones get `overloaded`.
-    pub max_streams: usize,
-    /// The number of threads for requests and sockets. A turn is cheapest if both are on one thread, so the default is
-    /// half of the cores.
-    pub threads: usize,
 }
 
 /// `[store]`

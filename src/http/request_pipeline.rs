@@ -137,7 +137,7 @@ async fn answer(
 
 /// Takes a place among all requests, which the request holds until its answer is taken.
 fn admit(context: &ApiContext, connection: Option<&DetachableConnection>) -> Result<(), HubError> {
-    let permit = ConcurrencyPermit::acquire(&context.open_requests, context.config.server.max_requests)
+    let permit = ConcurrencyPermit::acquire(&context.open_requests, context.live().max_requests)
         .ok_or(HubError::Overloaded("open requests"))?;
     if context.memory.taken() >= context.memory.limit() {
         return Err(HubError::Overloaded("memory of requests"));

@@ -50,6 +50,8 @@ pub(super) fn config() -> Config {
             admin_listen: ([127, 0, 0, 1], 0).into(),
             grace: second,
             drain_timeout: second,
+            ready_without_store: Duration::ZERO,
+            metrics_token: None,
             max_sockets: 10,
             max_connections: 64,
             memory_limit: 32 << 20,

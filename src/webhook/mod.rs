@@ -17,6 +17,6 @@ mod target_table;
 #[cfg(test)]
 mod tests;
 
-pub use dispatcher::{Dispatcher, DispatcherStartError};
+pub use dispatcher::{Dispatcher, DispatcherStartError, ReceiverReload};
 pub use probe::{may_deliver_to, post_test_event};
 pub use sender::SenderSetupError;

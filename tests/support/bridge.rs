@@ -56,6 +56,7 @@ pub(super) fn small(platform: &str) -> Config {
     config.server.admin_listen.set_port(0);
     config.server.threads = 1;
     config.server.grace = Duration::ZERO;
+    config.server.ready_without_store = Duration::ZERO;
     config.server.drain_timeout = Duration::from_secs(3);
     let simulated = bot(&mut config);
     simulated.welcome = Duration::ZERO;

@@ -160,11 +160,11 @@ impl<'c> DoorClient<'c> {
     /// Finds the client of a request: by the bot of its path, and its token. An unknown bot is like an unknown client.
     fn authenticate(context: &'c ApiContext, request: &HttpRequest) -> Option<Self> {
         let id = request.match_info().get("bot")?;
-        let callers = context.callers();
+        let live = context.live();
         let now = context.clock.now();
         context.config.bots.iter().filter(|bot| bot.task_bot_id == id).find_map(|bot| {
             let door = bot.kore_webhook.as_ref()?;
-            let token = ClientToken::verify(&callers, &bot.name, request.headers(), now)?;
+            let token = ClientToken::verify(&live.callers, &bot.name, request.headers(), now)?;
             Some(Self { bot, door, token })
         })
     }
