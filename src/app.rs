@@ -205,7 +205,7 @@ impl Bridge {
             readiness,
             metrics_token: server.metrics_token.clone(),
             // Other addresses of loopback are names that an operator chose.
-            local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
+            local_only: !config.has_callers() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
         let failed = |key, address| move |source| BridgeStartError::Listen { key, address, source };
         let admin_failed = failed("server.admin_listen", server.admin_listen);

@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod header_parameters;
 mod health_pages;
 mod idempotency_key;
+mod kore_webhook;
 mod live_settings;
 mod local_host;
 mod messages;
@@ -73,7 +74,7 @@ use crate::metrics::Metrics;
 use crate::store::{Clock, OutboxEventSender};
 use crate::wall_clock;
 use api_error::ApiError;
-use auth::{CallerIdentity, RequiredScope};
+use auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
@@ -136,6 +137,15 @@ pub const ROUTES: &[&str] = &[
     OPENAPI,
     DOCS,
     PROBLEM,
+    kore_webhook::V1,
+    kore_webhook::V2,
+    kore_webhook::POLL,
+    kore_webhook::BOT_META,
+    kore_webhook::CHAT_HISTORY,
+    kore_webhook::FILE,
+    kore_webhook::FILE_TOKEN,
+    kore_webhook::FILE_CHUNK,
+    kore_webhook::FILE_END,
     LIVE,
     READY,
     OTHER,
@@ -258,6 +268,11 @@ impl ApiContext {
                 }
             }
         };
+        self.count_request_of(caller).await
+    }
+
+    /// Counts a request of this caller in its rate.
+    async fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
         let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
         let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
             Some(rate) => Some(rate.count(&self.hub, &self.metrics.callers).await),
@@ -320,6 +335,7 @@ impl ApiContext {
 /// Registers the callers' routes: `App::new().configure(http::configure(context))`.
 pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
+        kore_webhook::configure(&context, app);
         app.app_data(Data::from(context))
             // The router tries one pattern after the other, so that of nearly all requests comes first.
             .service(write_only(MESSAGES).route(web::post().to(messages::post)))
