@@ -226,6 +226,7 @@ impl Bridge {
             addresses,
             reload: ReloadTargets {
                 context: Arc::clone(&context),
+                bots: config.bots.clone(),
                 hub: shards.hub().clone(),
                 receivers: dispatcher.receivers(),
                 metrics: Arc::clone(&metrics),

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::interval;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, ConfigDigests, ConfigSources, LoadedConfig};
+use crate::config::{BotConfig, Config, ConfigDigests, ConfigSources, LoadedConfig};
 use crate::http::{ApiContext, ReloadStatus, ServerTls, ServerTlsError};
 use crate::hub::Hub;
 use crate::identity::RemoteKeys;
@@ -54,6 +54,7 @@ pub(super) struct ConfigReload {
 #[derive(Debug, Clone)]
 pub(super) struct ReloadTargets {
     pub(super) context: Arc<ApiContext>,
+    pub(super) bots: Vec<Arc<BotConfig>>,
     pub(super) hub: Hub,
     pub(super) receivers: ReceiverReload,
     pub(super) metrics: Arc<Metrics>,
@@ -78,7 +79,15 @@ impl ReloadTargets {
             (None, None) => {}
             _ => warn!("the listener begins or ends TLS (server.tls) with a restart only"),
         }
-        self.receivers.reload(Arc::clone(config))?;
+        self.receivers.check(config)?;
+        for bot in &self.bots {
+            if let Some(changed) = config.bots.iter().find(|changed| changed.name == bot.name) {
+                bot.replace_endpoints(&changed.webhooks);
+            }
+        }
+        // The bots themselves stay until a restart.
+        let config = &Arc::new(Config { bots: self.bots.clone(), ..Config::clone(config) });
+        self.receivers.replace(Arc::clone(config));
         self.hub.reload_callers(&config.callers);
         for keys in self.context.reload(config) {
             super::spawn(RemoteKeys::run(keys, Arc::clone(&self.metrics)));

@@ -94,6 +94,7 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
             size(1 << 10..=256 << 20),
         ),
         webhooks: webhooks::endpoints(section),
+        reloaded_endpoints: super::ReloadedEndpoints::default(),
         kore_webhook: None,
         name: d.name,
         platform: d.platform,

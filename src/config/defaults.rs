@@ -210,6 +210,7 @@ impl BotConfig {
             max_message_bytes: 4 << 20,
             max_attachment_bytes: 25 << 20,
             webhooks: Vec::new(),
+            reloaded_endpoints: super::ReloadedEndpoints::default(),
             kore_webhook: None,
         }
     }

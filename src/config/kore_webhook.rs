@@ -204,7 +204,7 @@ fn endpoint(section: &mut Section<'_>, bot: &BotConfig) -> Option<BotWebhookConf
         section.diagnostics.error(&path, what);
     }
     // The platform's own posts have no signature, so secrets are no duty.
-    let secrets = secrets.or_else(|| bot.callback_signer().map(|signer| signer.secrets.clone()));
+    let secrets = secrets.or_else(|| bot.callback_signer().map(|signer| signer.secrets));
     Some(KoreWebhookConfig::endpoint(url, version, secrets.unwrap_or_default()))
 }
 

@@ -11,6 +11,7 @@ mod callers;
 mod certificates;
 mod client_key;
 mod config_value;
+mod current_endpoints;
 mod defaults;
 mod delivery_headers;
 mod diagnostics;
@@ -58,6 +59,7 @@ pub use self::webhook_config::{
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use callers::{CallerConfig, CallerScopes, RateScope};
 pub use client_key::{ClientKey, InvalidClientKey};
+pub use current_endpoints::{CurrentEndpoints, ReloadedEndpoints};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
@@ -286,6 +288,8 @@ pub struct BotConfig {
     pub max_attachment_bytes: usize,
     /// The endpoints that receive this bot's events.
     pub webhooks: Vec<BotWebhookConfig>,
+    /// The endpoints of the last reload, which go before `webhooks`.
+    pub reloaded_endpoints: ReloadedEndpoints,
     /// The door for callers of the platform's webhook channel. Empty while it is off.
     pub kore_webhook: Option<KoreWebhookConfig>,
 }

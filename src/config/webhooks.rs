@@ -10,9 +10,7 @@ use super::parse::{
 };
 use super::proxy::SharedProxies;
 use super::section::Section;
-use super::{
-    BotConfig, BotWebhookConfig, Config, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
-};
+use super::{BotWebhookConfig, Config, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig};
 use super::{address, certificates, delivery_headers, secret};
 use crate::domain::{BotName, DeliveryKind};
 
@@ -221,20 +219,6 @@ fn legacy_signature(
             .relation_error(&keys, format!("is `{header}`, which is sent with another value already"));
     }
     Some(LegacySignature { header: header?, secret: secret? })
-}
-
-impl BotConfig {
-    /// Returns the endpoints that get events of this kind. Each has a URL.
-    pub fn endpoints_of(&self, kind: DeliveryKind) -> impl Iterator<Item = &BotWebhookConfig> {
-        self.webhooks.iter().filter(move |endpoint| endpoint.url.is_some() && endpoint.types.contains(&kind))
-    }
-
-    /// Returns the endpoint whose secrets sign callbacks of callers without secrets: the one without a URL, else the
-    /// first.
-    pub fn callback_signer(&self) -> Option<&BotWebhookConfig> {
-        let mut signers = self.webhooks.iter().filter(|endpoint| !endpoint.secrets.is_empty());
-        signers.clone().find(|endpoint| endpoint.url.is_none()).or_else(|| signers.next())
-    }
 }
 
 /// Warns of settings that are valid but have no effect.

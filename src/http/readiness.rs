@@ -152,13 +152,13 @@ impl ReadinessProbe {
     /// Warns of endpoints that are switched off. They leave the replica ready.
     async fn check_webhooks(&self) -> ReadinessCheck {
         let mut check = ReadinessCheck::of("webhooks", Ok(()));
-        if self.bots.iter().all(|bot| bot.webhooks.is_empty()) {
+        if self.bots.iter().all(|bot| bot.endpoints().is_empty()) {
             return check;
         }
         let states = timeout(STORE_TIMEOUT, self.store.endpoint_states()).await;
         let Ok(Ok(states)) = states else { return check };
         for bot in &self.bots {
-            for endpoint in &bot.webhooks {
+            for endpoint in bot.endpoints().iter() {
                 let id = EndpointId { bot: bot.name.clone(), name: endpoint.name.clone() };
                 if let Some(off) = states.get(&id).and_then(|state| state.off.as_ref()) {
                     check.warnings.push(format!(

@@ -140,8 +140,10 @@ async fn all(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse
     let backlogs = context.hub.endpoint_backlogs().await.map_err(store_failure)?;
     let unknown = EndpointState::default();
     let mut webhooks = Vec::new();
-    for bot in context.config.bots.iter().filter(|bot| caller.check_bot(bot.name.as_str()).is_ok()) {
-        for endpoint in &bot.webhooks {
+    let bots = context.config.bots.iter().filter(|bot| caller.check_bot(bot.name.as_str()).is_ok());
+    let current: Vec<_> = bots.map(|bot| (bot, bot.endpoints())).collect();
+    for (bot, endpoints) in &current {
+        for endpoint in endpoints.iter() {
             let id = EndpointId { bot: bot.name.clone(), name: endpoint.name.clone() };
             let backlog = backlogs.get(&id).copied().unwrap_or_default();
             webhooks.push(EndpointView::new(bot, endpoint, states.get(&id).unwrap_or(&unknown), backlog));
@@ -170,7 +172,7 @@ async fn switch(
     let backlogs = context.hub.endpoint_backlogs().await.map_err(store_failure)?;
     let state = states.get(&id).cloned().unwrap_or_default();
     let backlog = backlogs.get(&id).copied().unwrap_or_default();
-    json_response(StatusCode::OK, &EndpointView::new(bot, endpoint, &state, backlog))
+    json_response(StatusCode::OK, &EndpointView::new(bot, &endpoint, &state, backlog))
 }
 
 async fn post_test(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -203,7 +205,7 @@ fn find<'c>(
     context: &'c ApiContext,
     caller: &CallerIdentity,
     request: &HttpRequest,
-) -> Result<(&'c BotConfig, &'c BotWebhookConfig), ApiError> {
+) -> Result<(&'c BotConfig, BotWebhookConfig), ApiError> {
     let mut errors = FieldErrors::default();
     let mut segments = request.path().split('/').skip(2);
     let mut segment = |pointer| errors.record(pointer, decode(segments.next().unwrap_or_default()));
@@ -212,7 +214,8 @@ fn find<'c>(
     caller.check_bot(&bot)?;
     caller.check_covers_users()?;
     let bot = context.config.bots.iter().find(|known| *known.name.as_str() == *bot);
-    let found = bot.and_then(|bot| Some((&**bot, bot.webhooks.iter().find(|known| *known.name == *name)?)));
+    let found = bot
+        .and_then(|bot| Some((&**bot, bot.endpoints().iter().find(|known| *known.name == *name)?.clone())));
     let found = found.ok_or_else(|| {
         ApiError::new(ProblemKind::NotFound, "There is no such endpoint. `GET /webhooks` lists all of them.")
     })?;

@@ -100,7 +100,13 @@ impl DeliveredEvent<'_> {
             let target = endpoint.url.as_ref()?.as_str().into();
             Some(self.delivery(target, DeliveryOrigin::Endpoint(endpoint.name.clone()), data.clone()?))
         };
-        bot.endpoints_of(self.kind).filter_map(of_endpoint).map(deliver).collect()
+        let endpoints = bot.endpoints();
+        endpoints
+            .iter()
+            .filter(|endpoint| endpoint.takes(self.kind))
+            .filter_map(of_endpoint)
+            .map(deliver)
+            .collect()
     }
 
     /// Returns the body without content: ids and links.

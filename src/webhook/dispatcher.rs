@@ -173,15 +173,19 @@ impl Dispatcher {
 pub struct ReceiverReload(watch::Sender<Arc<Config>>);
 
 impl ReceiverReload {
-    /// Uses the receivers, secrets and authorities of a changed configuration for further attempts.
+    /// Checks whether the receivers of a changed configuration can be used.
     ///
     /// # Errors
-    /// [`SenderSetupError`]; then the former ones stay.
-    pub fn reload(&self, config: Arc<Config>) -> Result<(), SenderSetupError> {
-        TargetTable::new(&config)?;
+    /// [`SenderSetupError`].
+    pub fn check(&self, config: &Config) -> Result<(), SenderSetupError> {
+        TargetTable::new(config)?;
         crate::tls::client(config.webhooks.ca.as_deref()).map_err(SenderSetupError::Tls)?;
-        self.0.send_replace(config);
         Ok(())
+    }
+
+    /// Uses the receivers, secrets and authorities of a changed configuration for further attempts.
+    pub fn replace(&self, config: Arc<Config>) {
+        self.0.send_replace(config);
     }
 }
 

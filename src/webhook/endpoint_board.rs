@@ -33,6 +33,7 @@ pub(super) struct EndpointBoard {
     entries: BTreeMap<EndpointId, EndpointEntry>,
 }
 
+#[derive(Default)]
 struct EndpointEntry {
     disable_after: Option<Duration>,
     /// The state by the store.
@@ -63,17 +64,24 @@ impl EndpointBoard {
     /// Creates the board with the states of the store.
     pub(super) fn new(config: &Config, states: &BTreeMap<EndpointId, EndpointState>) -> Self {
         let bots = config.bots.iter().map(|bot| (bot.name.clone(), Arc::clone(bot))).collect();
-        let mut entries = BTreeMap::new();
-        for bot in &config.bots {
-            for BotWebhookConfig { name, disable_after, .. } in &bot.webhooks {
+        let mut board = Self { bots, entries: BTreeMap::new() };
+        board.follow_configuration();
+        for (id, entry) in &mut board.entries {
+            entry.state = states.get(id).cloned().unwrap_or_default();
+        }
+        board
+    }
+
+    /// Takes over the endpoints that are in force, which a reload may have changed.
+    fn follow_configuration(&mut self) {
+        let mut before = std::mem::take(&mut self.entries);
+        for bot in self.bots.values() {
+            for BotWebhookConfig { name, disable_after, .. } in bot.endpoints().iter() {
                 let id = EndpointId { bot: bot.name.clone(), name: name.clone() };
-                let state = states.get(&id).cloned().unwrap_or_default();
-                let report = EndpointReport::default();
-                let entry = EndpointEntry { disable_after: *disable_after, state, report, switching: None };
-                entries.insert(id, entry);
+                let known = before.remove(&id).unwrap_or_default();
+                self.entries.insert(id, EndpointEntry { disable_after: *disable_after, ..known });
             }
         }
-        Self { bots, entries }
     }
 
     /// Returns each endpoint, and whether it is switched off.
@@ -138,6 +146,7 @@ impl EndpointBoard {
         states: &BTreeMap<EndpointId, EndpointState>,
         stored: &BoardChanges,
     ) -> BoardNews {
+        self.follow_configuration();
         let stored: BTreeSet<_> = stored.switches.iter().map(|(id, _)| id).collect();
         let mut news = BoardNews::default();
         for (id, entry) in &mut self.entries {
@@ -177,7 +186,8 @@ impl EndpointBoard {
     ) -> Vec<NewDelivery> {
         let bot = self.bots.get(dead.conversation.bot());
         let Some(bot) = bot.filter(|_| dead.kind != DeliveryKind::DeliveryDead) else { return Vec::new() };
-        let others = bot.endpoints_of(DeliveryKind::DeliveryDead);
+        let endpoints = bot.endpoints();
+        let others = endpoints.iter().filter(|endpoint| endpoint.takes(DeliveryKind::DeliveryDead));
         let others = others.filter(|endpoint| dead.endpoint() != Some(&*endpoint.name));
         let report = |endpoint: &BotWebhookConfig| {
             let data = match endpoint.payload {
@@ -200,9 +210,9 @@ impl EndpointBoard {
     }
 
     /// Returns a configured endpoint with its bot.
-    pub(super) fn find(&self, id: &EndpointId) -> Option<(&BotConfig, &BotWebhookConfig)> {
+    pub(super) fn find(&self, id: &EndpointId) -> Option<(&BotConfig, BotWebhookConfig)> {
         let bot = self.bots.get(&id.bot)?;
-        Some((bot, bot.webhooks.iter().find(|endpoint| endpoint.name == id.name)?))
+        Some((bot, bot.endpoints().iter().find(|endpoint| endpoint.name == id.name)?.clone()))
     }
 }
 

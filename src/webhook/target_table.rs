@@ -164,12 +164,13 @@ impl TargetTable {
 
 impl BotTarget {
     fn new(bot: &BotConfig) -> Result<Self, SenderSetupError> {
-        let endpoints = bot.webhooks.iter().map(|endpoint| EndpointTarget::new(bot.name.as_str(), endpoint));
-        let signer = bot.callback_signer().map(|signer| &signer.name);
+        let current = bot.endpoints();
+        let endpoints = current.iter().map(|endpoint| EndpointTarget::new(bot.name.as_str(), endpoint));
+        let signer = bot.callback_signer().map(|signer| signer.name);
         Ok(Self {
             id: bot.task_bot_id.as_str().into(),
             endpoints: endpoints.collect::<Result<_, _>>()?,
-            callback_signer: bot.webhooks.iter().position(|endpoint| Some(&endpoint.name) == signer),
+            callback_signer: current.iter().position(|endpoint| Some(&endpoint.name) == signer.as_ref()),
         })
     }
 }

@@ -109,7 +109,7 @@ impl Machine {
 
     /// Journals an event that belongs to no message, and delivers it to the endpoints that take its kind.
     pub(super) fn append_event(&mut self, now: Timestamp, kind: DeliveryKind, body: EntryBody) {
-        let delivered = self.bot.endpoints_of(kind).next().map(|_| body.clone());
+        let delivered = self.bot.delivers(kind).then(|| body.clone());
         self.buffer.append(now, body);
         if let Some(body) = delivered {
             let (bot, place) = (&self.bot, self.buffer.place());

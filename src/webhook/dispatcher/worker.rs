@@ -190,7 +190,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             OutboxEvent::Missed => self.scheduler.request_all_reads(now),
             OutboxEvent::EndpointsChanged => self.exchange_soon(now),
             OutboxEvent::TestRequested { endpoint, answer } => {
-                if let Some(claimed) = self.board.find(&endpoint).and_then(|(bot, of)| test_event(bot, of)) {
+                if let Some(claimed) = self.board.find(&endpoint).and_then(|(bot, of)| test_event(bot, &of)) {
                     self.work.push(in_flight::test(&self.send, claimed, answer));
                 }
             }
