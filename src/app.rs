@@ -13,6 +13,7 @@
 //! due delivery was attempted (docs/adr/0009).
 
 mod clock_watch;
+mod config_reload;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,11 +23,14 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use self::clock_watch::ClockWatch;
-use crate::config::{self, Config, StoreUrl};
-use crate::http::{self, AdminContext, ApiContext, ApiServer};
+pub use self::config_reload::ConfigReader;
+use self::config_reload::{ConfigReload, ReloadTargets};
+use crate::config::{self, Config, ConfigSources, StoreUrl};
+use crate::http::{self, AdminContext, ApiContext, ApiServer, ReadinessProbe, ServerTls};
 use crate::hub::{self, Hub, HubThreads};
 use crate::identity::RemoteKeys;
 use crate::metrics::{LabelSets, Metrics};
@@ -36,8 +40,6 @@ use crate::webhook::{self, Dispatcher};
 
 /// Most ended messages that one sweep of the memory store removes, per partition.
 const SWEEP_MAX_MESSAGES: usize = 1024;
-/// Timeout of the store for `/readyz`.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of a starting bridge for its store, which may start at the same time.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The addresses that `localhost` stands for.
@@ -80,6 +82,9 @@ pub enum BridgeStartError {
     /// The dispatcher of webhooks could not start.
     #[error("the webhook dispatcher could not start")]
     Webhooks(#[from] webhook::DispatcherStartError),
+    /// The certificates of `[server.tls]` cannot be used.
+    #[error("the listener cannot use TLS (server.tls)")]
+    Tls(#[from] http::ServerTlsError),
     /// A metric's declaration is wrong.
     #[error("a metric's declaration is wrong")]
     Metrics(#[from] prometheus::Error),
@@ -120,11 +125,13 @@ pub struct Bridge {
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
     server: config::ServerConfig,
+    tls: Option<Arc<ServerTls>>,
     api: ApiServer,
     admin: ApiServer,
     /// The thread of the operator's listener. It answers even if all workers are busy.
     admin_thread: WorkerThreads,
     sweeper: JoinHandle<()>,
+    reload: ReloadTargets,
 }
 
 impl Bridge {
@@ -163,12 +170,14 @@ impl Bridge {
             frames_out: hub::FRAMES_OUT,
             routes: http::ROUTES,
         })?);
+        metrics.limits.set(server.max_sockets, server.max_connections, server.memory_limit);
         let store = match config.store.url {
             StoreUrl::Memory => {
                 Store::memory(MemoryLimits::new(config.store.memory_limit, config.store.message_ttl))
             }
             StoreUrl::Redis(_) => Store::Redis(RedisStore::new(&config.store)?),
         };
+        let tls = server.tls.as_ref().map(ServerTls::new).transpose()?.map(Arc::new);
         let api = listen("server.listen", server.listen)?;
         let admin = listen("server.admin_listen", server.admin_listen)?;
         let addresses = BridgeAddresses {
@@ -185,22 +194,24 @@ impl Bridge {
         let draining = Arc::new(AtomicBool::new(false));
         let context =
             ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
-        let context = Arc::new(context.draining(Arc::clone(&draining)).outbox(teller));
+        let readiness =
+            ReadinessProbe::new(shards.hub().clone(), store.clone(), &config, Arc::clone(&draining));
+        let readiness = Arc::new(readiness);
+        let reload_status = Arc::clone(readiness.reload_status());
+        let context = context.probed(Arc::clone(&readiness)).draining(Arc::clone(&draining));
+        let context = Arc::new(context.outbox(teller));
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
-            store: store.clone(),
-            store_timeout: READY_TIMEOUT,
-            hub: shards.hub().clone(),
-            config: Arc::clone(&config),
-            draining: Arc::clone(&draining),
+            readiness,
+            metrics_token: server.metrics_token.clone(),
             // Other addresses of loopback are names that an operator chose.
-            local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
+            local_only: !config.has_callers() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
         let failed = |key, address| move |source| BridgeStartError::Listen { key, address, source };
         let admin_failed = failed("server.admin_listen", server.admin_listen);
         let admin_thread = WorkerThreads::start("admin", 1).map_err(admin_failed)?;
         let admin = ApiServer::start_admin(operator, admin, &admin_thread).await.map_err(admin_failed)?;
-        let api = ApiServer::start(&context, api, shards.workers())
+        let api = ApiServer::start(&context, api, tls.clone(), shards.workers())
             .await
             .map_err(failed("server.listen", server.listen))?;
         for keys in context.remote_keys() {
@@ -213,12 +224,21 @@ impl Bridge {
         );
         Ok(Self {
             addresses,
+            reload: ReloadTargets {
+                context: Arc::clone(&context),
+                hub: shards.hub().clone(),
+                receivers: dispatcher.receivers(),
+                metrics: Arc::clone(&metrics),
+                status: reload_status,
+                tls: tls.clone(),
+            },
             sweeper: spawn(sweep(store.clone(), Arc::clone(&context), Arc::clone(&metrics))),
             store,
             shards,
             dispatcher,
             draining,
             server,
+            tls,
             api,
             admin,
             admin_thread,
@@ -228,6 +248,11 @@ impl Bridge {
     /// Returns the addresses. Port 0 in the configuration is replaced by the real port.
     pub const fn addresses(&self) -> BridgeAddresses {
         self.addresses
+    }
+
+    /// Returns the certificate of the callers' listener, which [`ServerTls::reload`] replaces.
+    pub const fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.tls.as_ref()
     }
 
     /// Returns the store, for inspection.
@@ -262,6 +287,23 @@ impl Bridge {
             _ = terminate.recv() => failed,
             _ = interrupt.recv() => failed,
         }
+    }
+
+    /// Watches the configuration, and takes over its changes until the bridge stops. `sources` are those of the one
+    /// that it has started with.
+    ///
+    /// # Errors
+    /// [`BridgeStopError`].
+    pub async fn run_reloading(
+        self,
+        read: ConfigReader,
+        sources: &ConfigSources,
+    ) -> Result<(), BridgeStopError> {
+        let reload = ConfigReload::new(read, sources).run(self.reload.clone());
+        let reload = AbortOnDropHandle::new(spawn(reload));
+        let ended = self.run_until_signal().await;
+        drop(reload);
+        ended
     }
 
     /// Returns when an essential part has stopped: without it the process would look alive and be useless.
@@ -329,7 +371,12 @@ async fn sweep(store: Store, context: Arc<ApiContext>, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP_MAX_MESSAGES);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
-            Store::Redis(redis) => redis.check_health().await,
+            Store::Redis(redis) => {
+                redis.check_health().await;
+                if let Some(memory) = redis.health().memory {
+                    metrics.store_memory.set(memory.used, memory.limit);
+                }
+            }
         }
     }
 }

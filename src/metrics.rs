@@ -16,6 +16,7 @@ mod event_streams;
 mod fleet;
 mod http_requests;
 mod labels;
+mod limits;
 mod metric_factory;
 mod oldest_open_message;
 #[cfg(target_os = "linux")]
@@ -44,6 +45,7 @@ pub use labels::{
     AttemptEnd, ConnectResult, ConnectStep, ConnectionEndReason, SocketState, StreamEndReason, TurnStage,
     UploadCall,
 };
+pub use limits::{LimitMetrics, StoreMemoryMetrics};
 pub use oldest_open_message::OldestOpenMessage;
 pub use subscribers::SubscriberMetrics;
 pub use uploads::{BotUploadMetrics, UploadMetrics};
@@ -113,6 +115,10 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// Memory of requests, answers and event streams, in bytes.
     pub request_memory: IntGauge,
+    /// Configured limits.
+    pub limits: LimitMetrics,
+    /// Memory of the store.
+    pub store_memory: StoreMemoryMetrics,
     /// Deliveries to receivers of webhooks.
     pub deliveries: DeliveryMetrics,
     /// Files that callers upload.
@@ -220,6 +226,8 @@ impl Metrics {
                 "request_memory_bytes",
                 "Memory of requests, answers and event streams; new requests are refused at server.memory_limit.",
             )?,
+            limits: LimitMetrics::declare(&factory)?,
+            store_memory: StoreMemoryMetrics::declare(&factory)?,
             deliveries: DeliveryMetrics::declare(&factory)?,
             uploads: UploadMetrics::declare(&factory)?,
             callers: CallerMetrics::declare(&factory)?,

@@ -7,6 +7,7 @@ mod log_limiter;
 mod terminal_text;
 
 use std::io;
+use std::sync::OnceLock;
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
@@ -14,6 +15,7 @@ use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{Registry, reload};
 
 pub use self::log_limiter::LogLimiter;
 use self::terminal_text::MaskedWriter;
@@ -36,7 +38,8 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
-    let registry = tracing_subscriber::registry().with(filter(log));
+    let (filter, handle) = reload::Layer::new(filter(log));
+    let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer();
     match log.format {
         LogFormat::Json => registry
@@ -54,7 +57,19 @@ pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
             registry.with(layer.with_ansi(shows_colour(&io::stderr()))).try_init()?;
         }
     }
+    FILTER.set(handle).ok();
     Ok(())
+}
+
+/// The filter of the running log.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Changes the levels of the running log.
+pub fn change_filter(log: &LogConfig) {
+    if let Some(handle) = FILTER.get() {
+        // It fails only without the log.
+        handle.reload(filter(log)).ok();
+    }
 }
 
 /// Returns the levels by module. The configuration precedes the exceptions here.

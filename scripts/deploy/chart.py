@@ -81,7 +81,7 @@ def bridge(manifests):
 
 
 def component(one):
-    return one["metadata"]["labels"].get("app.kubernetes.io/component")
+    return one["metadata"].get("labels", {}).get("app.kubernetes.io/component")
 
 
 def pods(manifests):

@@ -15,10 +15,11 @@ import lints
 import manifests
 import observing
 import played
+import upgrades
 from shell import Fault
 
 # Slow checks begin first.
-CHECKS = lints.CHECKS + configuration.CHECKS + played.CHECKS + observing.CHECKS + manifests.CHECKS
+CHECKS = lints.CHECKS + configuration.CHECKS + played.CHECKS + observing.CHECKS + manifests.CHECKS + upgrades.CHECKS
 
 
 def perform(check):

@@ -15,11 +15,16 @@ from shell import BRIDGE, ROOT, Fault, must, run
 CERTIFICATE = ROOT / "tests/fixtures/tls.pem"
 FILES = {
     "ca_file": CERTIFICATE.read_text(),
+    "cert_file": CERTIFICATE.read_text(),
+    "key_file": (ROOT / "tests/fixtures/tls.key.pem").read_text(),
+    "client_ca_file": CERTIFICATE.read_text(),
     "client_cert_file": CERTIFICATE.read_text(),
     "client_key_file": (ROOT / "tests/fixtures/tls.key.pem").read_text(),
     "secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
+    "callback_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "webhook_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "headers": "X-Tenant: one\n",
+    "public_key": (ROOT / "tests/fixtures/rsa.public.pem").read_text(),
     "url": "rediss+sentinel://sentinel:26379/bridge",
 }
 # Values that ci/everything-values.yaml cannot say: it wants what they are anyway, or another excludes them.
@@ -29,15 +34,21 @@ UNSAID = {
     ("rollingUpdate", "maxUnavailable"),
     ("serviceAccount", "create"),
     ("podDisruptionBudget", "enabled"),
-    ("migrate", "enabled"),
-    ("topologySpread", "enabled"),
+    ("migrate", "mode"),
+    ("autoscaling", "external"),
     ("networkPolicy", "enabled"),
     ("metrics", "podMonitor", "enabled"),
     ("metrics", "podMonitor", "interval"),
     ("metrics", "podMonitor", "labels"),
 }
 # The keys that the chart sets itself.
-OWN = {"bots.NAME.name", "bots.NAME.webhooks.NAME.name", "callers.NAME.name", "cluster.replica_id"}
+OWN = {
+    "bots.NAME.name",
+    "bots.NAME.webhooks.NAME.name",
+    "bots.NAME.kore_webhook.clients.NAME.id",
+    "callers.NAME.name",
+    "cluster.replica_id",
+}
 
 
 def bad_values_are_refused():
@@ -73,6 +84,25 @@ def bad_values_are_refused():
         ("a bot under the sandbox's name", {"bots": {"sandbox": bot}}, "bots.sandbox"),
         ("a caller under the test's name", {"callers": {"helm-test": {"key_sha256": "0" * 64, "scopes": ["send"]}}}, "callers.helm-test"),
         ("a route without a gateway", {"httpRoute": {"enabled": True}}, "parentRefs"),
+        ("a name in capitals", {"fullnameOverride": "MyBridge"}, "fullnameOverride"),
+        ("a name that ends with a dash", {"nameOverride": "bridge-"}, "nameOverride"),
+        ("a label of the chart", {"commonLabels": {"app.kubernetes.io/name": "other"}}, "commonLabels"),
+        ("a label of the selector", {"podLabels": {"app.kubernetes.io/component": "other"}}, "podLabels"),
+        ("a way to migrate that is none", {"migrate": {"mode": "job"}}, "mode"),
+        ("source ranges inside", {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}, "loadBalancerSourceRanges"),
+        ("a source range without a length", {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.1"]}}, "loadBalancerSourceRanges"),
+        ("a family that is none", {"service": {"ipFamilies": ["ipv6"]}}, "ipFamilies"),
+        ("a field that no Service has", {"service": {"type": "LoadBalancer", "sourceRanges": []}}, "sourceRanges"),
+        ("domains that nothing forces", {"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1, "minDomains": 3, "whenUnsatisfiable": "ScheduleAnyway"}]}, "whenUnsatisfiable"),
+        ("a selector of the operator's own", {"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]}, "labelSelector"),
+        ("no port for DNS", {"networkPolicy": {"egress": {"dnsPorts": []}}}, "dnsPorts"),
+        ("a file beside no path", {"bots": {"b": {**bot, "client_secret_file": {"existingSecret": "s", "key": "k"}}}}, "client_secret_file"),
+        ("a quantity with a typo", {"resources": {"limits": {"memory": "1gb"}}}, "memory"),
+        ("requests that fill the pod", {"config": {"server": {"memory_limit": "600MiB"}}}, "config.server.memory_limit is 600 MiB"),
+        ("an alert that there is not", {"metrics": {"prometheusRule": {"enabled": True, "alerts": {"RtmBridgeTurnFails": {"for": "5m"}}}}}, "there is no alert RtmBridgeTurnFails"),
+        ("a threshold of an alert without one", {"metrics": {"prometheusRule": {"enabled": True, "alerts": {"RtmBridgeGone": {"threshold": 1}}}}}, "RtmBridgeGone"),
+        ("two autoscalers", {"autoscaling": {"enabled": True, "external": True}}, "autoscaling.external"),
+        ("a rule about a drain that is none", {"podDisruptionBudget": {"unhealthyPodEvictionPolicy": "Never"}}, "unhealthyPodEvictionPolicy"),
         ("two monitors", {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable one"),
         ("nothing to scale by", {"autoscaling": {"enabled": True, "targetCPU": 0}}, "nothing to scale by"),
         ("fewer at most than at least", {"autoscaling": {"enabled": True, "maxReplicas": 1}}, "minReplicas"),
@@ -125,11 +155,13 @@ def changes_something(path):
     other = {
         ("replicaCount",): 7,
         ("rollingUpdate", "maxUnavailable"): 1,
+        ("migrate", "mode"): "initContainer",
         ("image", "digest"): "sha256:" + "0" * 64,
         ("metrics", "podMonitor", "interval"): "7s",
         ("metrics", "podMonitor", "labels"): {"y": "z"},
     }.get(path)
-    base = chart.merged(chart.case("sandbox"), {"metrics": {"podMonitor": {"enabled": path[-1] != "enabled"}}})
+    change = {"metrics": {"podMonitor": {"enabled": path[-1] != "enabled"}}}
+    base = chart.merged(chart.case("sandbox"), change)
     default = chart.values()
     for key in path:
         default = default[key]
@@ -162,8 +194,7 @@ def every_key_of_the_configuration_can_be_reached():
     for table in ("bots", "callers"):
         reached |= set(places(root[table]["additionalProperties"], f"{table}.NAME."))
     for key in sorted(known - OWN):
-        # Of a secret's two keys the values have the one without `_file`.
-        if key.removesuffix("_file") not in reached and key not in reached:
+        if key not in reached:
             raise Fault(f"values.schema.json lacks {key}")
     for key in sorted(reached):
         if key not in known:
@@ -176,6 +207,7 @@ def every_key_of_the_configuration_is_described():
     for key in keys():
         *table, last = key.split(".")
         heading = {"bots": "`[[bots]]`", "callers": "`[[callers]]`", "bots.NAME.webhooks": "`[[bots.webhooks]]`", "": "Top level"}
+        heading |= dict.fromkeys(("bots.NAME.kore_webhook", "bots.NAME.kore_webhook.clients"), "`[bots.kore_webhook]`")
         table = ".".join(table).removesuffix(".NAME")
         title = heading.get(table, f"`[{table}]`")
         section = next((section for section in sections if section.startswith(title)), "")
@@ -189,7 +221,7 @@ def rendered_configurations_are_read():
         pod = chart.bridge(manifests)["spec"]["template"]["spec"]
         [mounted] = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
         own = {key: value for one in chart.of_kind(manifests, "Secret") for key, value in one["stringData"].items()}
-        [sources] = [volume["projected"]["sources"] for volume in pod["volumes"] if "projected" in volume]
+        [sources] = [volume["projected"]["sources"] for volume in pod["volumes"] if volume["name"] == "secrets"]
         with tempfile.TemporaryDirectory() as at:
             for source in sources:
                 inner = source.get("secret") or source["configMap"]
@@ -198,9 +230,16 @@ def rendered_configurations_are_read():
                     (Path(at) / path).write_text(own.get(path) or FILES.get(path.rsplit(".", 1)[-1], "hush"))
             text = next(one for one in chart.of_kind(manifests, "ConfigMap") if one["metadata"]["name"] == mounted)["data"]["config.toml"]
             config = Path(at) / "config.toml"
+            # What another volume brings is there too.
+            for path in re.findall(r'_file = "(/(?:mnt|vault)/[^"]+)"', text):
+                brought = Path(at) / path.replace("/", "_")
+                brought.write_text(FILES.get(path.rsplit("/", 1)[-1], "hush"))
+                text = text.replace(path, str(brought))
             config.write_text(text.replace("/etc/rtm-bridge/secrets", at))
             out = must(BRIDGE, "check-config", "--config", config)
-            warnings = [line for line in out.splitlines() if line.startswith("warning") and not ("sandbox" in line or name == "everything")]
+            # In a mesh the proxies encrypt.
+            expected = "sandbox" if name != "istio" else "unencrypted"
+            warnings = [line for line in out.splitlines() if line.startswith("warning") and expected not in line and name != "everything"]
             if warnings:
                 raise Fault(f"{name}: {warnings}")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -25,6 +26,10 @@ NOT_FOLLOWED = {
     "CKV_K8S_43": "a digest is the operator's to pin (image.digest)",
     "CKV2_K8S_6": "of the pod of helm test, which runs once",
 }
+# Rules that a kind of cluster excludes, and why.
+EXCLUDED = {
+    ("openshift", "CKV_K8S_40"): "the cluster gives each namespace its own user ids",
+}
 
 
 def hadolint_finds_nothing():
@@ -33,7 +38,7 @@ def hadolint_finds_nothing():
 
 def checkov_finds_nothing():
     """It is slow to start, so it looks at everything at once."""
-    rendered = {f"{name}_yaml": chart.render(chart.case(name)) for name in ("sandbox", "production")}
+    rendered = {f"{name}_yaml": chart.render(chart.case(name)) for name in chart.CASES if name != "everything"}
     with scratch(Dockerfile=(ROOT / "deploy/Dockerfile").read_text(), **rendered) as at:
         _, out, err = run(
             "checkov", "--directory", at, "--framework", "dockerfile", "kubernetes",
@@ -44,7 +49,7 @@ def checkov_finds_nothing():
     except json.JSONDecodeError:
         raise Fault(f"checkov says nothing that can be read: {out}{err}") from None
     reports = {report["check_type"]: report for report in (reports if isinstance(reports, list) else [reports]) if "check_type" in report}
-    for framework, least in [("dockerfile", 10), ("kubernetes", 300)]:
+    for framework, least in [("dockerfile", 10), ("kubernetes", 1500)]:
         looked = reports.get(framework, {}).get("summary", {}).get("passed", 0)
         if looked < least:
             raise Fault(f"checkov looked at {looked} rules of {framework}, which is nearly nothing: {err}")
@@ -52,6 +57,7 @@ def checkov_finds_nothing():
         f"{check['check_id']} {check['check_name']}: {check['resource']} in {check['file_path']}"
         for report in reports.values()
         for check in report["results"]["failed_checks"]
+        if (Path(check["file_path"]).stem, check["check_id"]) not in EXCLUDED
     ]
     if failed:
         raise Fault("\n".join(failed))

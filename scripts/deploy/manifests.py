@@ -1,12 +1,19 @@
 """What must hold in the rendered manifests beyond their schemas: security, order, and that names meet."""
 
+import json
+import re
+import tomllib
+
 import yaml
 
 import chart
-from shell import ROOT, Fault
+from shell import ROOT, Fault, must, scratch
 
 # The order in which Helm makes objects of one weight, as far as the chart has them.
-ORDER = ["NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "Secret", "ConfigMap", "Service", "Pod", "Deployment", "Job"]
+ORDER = ["SecretProviderClass", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "Secret", "ConfigMap", "Service", "Pod", "Deployment", "Job"]
+
+
+RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
 
 def wanted(where, *facts):
@@ -25,12 +32,13 @@ def pods_keep_the_restricted_profile():
                 where,
                 (pod.get("automountServiceAccountToken") is False, "mounts a service account's token"),
                 (context.get("runAsNonRoot") is True and context.get("runAsUser", 1) != 0, "may run as root"),
+                (pod.get("serviceAccountName", "default") != "default", "runs under an account that others may give rights to"),
                 (context.get("seccompProfile", {}).get("type") == "RuntimeDefault", "has no seccomp profile"),
                 (not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), "uses the host's namespaces"),
             )
             for volume in pod.get("volumes", []):
                 kinds = set(volume) - {"name"}
-                wanted(where, (kinds <= {"configMap", "secret", "projected", "emptyDir", "downwardAPI"}, f"mounts {kinds}"))
+                wanted(where, (kinds <= RESTRICTED_VOLUMES, f"mounts {kinds}"))
             for container in pod["containers"] + pod.get("initContainers", []):
                 inner = container.get("securityContext", {})
                 wanted(
@@ -82,8 +90,10 @@ def what_a_pod_needs_is_there_before_it():
         manifests = chart.documents(given)
         before = {("ServiceAccount", "default"), *external(given)}
         hooked = hooks(manifests, "pre-install")
-        if not hooked and name != "memory":
-            raise Fault(f"{name}: nothing migrates the store")
+        before |= {("Secret", one["metadata"]["name"]) for one in chart.of_kind(manifests, "ExternalSecret")}
+        initial = [one["name"] for one in chart.bridge(manifests)["spec"]["template"]["spec"].get("initContainers", [])]
+        if bool([one for one in hooked if one["kind"] == "Job"]) == ("migrate" in initial):
+            raise Fault(f"{name}: the store is migrated twice, or not at all")
         if hooked != hooks(manifests, "pre-upgrade"):
             raise Fault(f"{name}: an upgrade migrates otherwise than an installation")
         there = set(before)
@@ -94,8 +104,13 @@ def what_a_pod_needs_is_there_before_it():
                 policy = [other for other in hooked if other["kind"] == "NetworkPolicy"]
                 wanted(name, (not policy or hooked.index(policy[0]) < hooked.index(one), "migrates before its NetworkPolicy"))
             there.add((one["kind"], one["metadata"]["name"]))
-            policy = one["metadata"]["annotations"]["helm.sh/hook-delete-policy"].split(",")
+            if chart.component(one) != "migrate":
+                continue
+            annotations = one["metadata"]["annotations"]
+            policy = annotations["helm.sh/hook-delete-policy"].split(",")
             wanted(f"{name}: {one['metadata']['name']}", (set(policy) == {"before-hook-creation", "hook-succeeded"}, "stays"))
+            ends = one["spec"].get("ttlSecondsAfterFinished") if one["kind"] == "Job" else "post-delete" in annotations["helm.sh/hook"]
+            wanted(f"{name}: {one['kind']} {one['metadata']['name']}", (ends, "stays after an uninstallation if the migration failed"))
         rest = [one for one in manifests if "helm.sh/hook" not in one["metadata"].get("annotations", {})]
         there = before | {(one["kind"], one["metadata"]["name"]) for one in rest}
         for where, template in chart.pods(rest + hooks(manifests, "test")):
@@ -107,7 +122,7 @@ def an_update_never_drops_below_capacity():
     for name, manifests in chart.every_case():
         deployment = chart.bridge(manifests)
         spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
-        [container] = pod["containers"]
+        container = pod["containers"][0]
         probes = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
         wanted(
             f"{name}: the bridge",
@@ -116,7 +131,7 @@ def an_update_never_drops_below_capacity():
             (probes["startupProbe"] == probes["livenessProbe"] == {"path": "/livez", "port": "admin"}, "is killed by the wrong probe"),
             (probes["readinessProbe"] == {"path": "/readyz", "port": "admin"}, "is ready by the wrong probe"),
             (container["lifecycle"]["preStop"]["sleep"]["seconds"] > 0, "gets its signal before endpoints forget it"),
-            (("replicas" in spec) != bool(chart.of_kind(manifests, "HorizontalPodAutoscaler")), "is scaled by two, or by nobody"),
+            (("replicas" in spec) != any(chart.of_kind(manifests, kind) for kind in ("HorizontalPodAutoscaler", "ScaledObject")), "is scaled by two, or by none"),
         )
 
 
@@ -137,16 +152,15 @@ def grace_fits_the_drain():
 
 
 def a_change_of_configuration_or_secret_restarts_the_pods():
-    def sums(change):
-        template = chart.bridge(chart.documents(chart.merged(chart.case("sandbox"), change)))["spec"]["template"]
-        return template["metadata"]["annotations"]
+    def template(change):
+        return chart.bridge(chart.documents(chart.merged(chart.case("sandbox"), change)))["spec"]["template"]
 
     secret = lambda value: {"config": {"store": {"password": {"value": value}}}}
     for what, one, other in [
         ("a key", {"config": {"log": {"filter": "info"}}}, {"config": {"log": {"filter": "debug"}}}),
         ("a secret that the chart keeps", secret("one"), secret("other")),
     ]:
-        if sums(one) == sums(other):
+        if template(one) == template(other):
             raise Fault(f"{what} changes, and the pods stay as they are")
 
 
@@ -252,13 +266,135 @@ def egress_fits_the_urls():
 
 
 def alerts_and_dashboard_are_those_of_deploy():
+    """Real files, because Flux and others drop links; and what a release makes of them."""
+    for name, original in [("alerts.yaml", "prometheus/alerts.yaml"), ("dashboard.json", "grafana/rtm-bridge.json")]:
+        copy = chart.CHART / "files" / name
+        if copy.is_symlink() or copy.read_text() != (ROOT / "deploy" / original).read_text():
+            raise Fault(f"helm/rtm-bridge/files/{name} is not a copy of deploy/{original}: cp deploy/{original} {copy.relative_to(ROOT)}")
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
+    plain = {"replicaCount": 2, "metrics": {"prometheusRule": {"enabled": True, "selector": "", "runbookUrl": ""}}}
+    made = chart.the(chart.documents(chart.merged(chart.case("sandbox"), plain)), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    if made != rules:
+        raise Fault("without changes the PrometheusRule is not deploy/prometheus/alerts.yaml")
+
+
+def alerts_take_what_the_values_say():
+    change = {"replicaCount": 5, "metrics": {"prometheusRule": {
+        "enabled": True, "runbookUrl": "https://wiki/run", "alertLabels": {"team": "chat"},
+        "alerts": {"RtmBridgeTurnsFail": {"threshold": 0.2, "for": "9m", "severity": "page"}, "RtmBridgeHintsLost": {"enabled": False}},
+    }}}
+    made = chart.the(chart.documents(chart.merged(chart.case("sandbox"), change)), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    rules = {rule["alert"]: rule for rule in made}
+    fail, missing = rules["RtmBridgeTurnsFail"], rules["RtmBridgeReplicasMissing"]
+    wanted(
+        "the PrometheusRule",
+        ("> 0.2 # threshold" in fail["expr"] and "0.05 # threshold" not in fail["expr"], "keeps a threshold"),
+        (fail["for"] == "9m" and fail["labels"] == {"severity": "page", "team": "chat"}, f"keeps a time or a severity: {fail}"),
+        (fail["annotations"]["runbook_url"] == "https://wiki/run#rtmbridgeturnsfail", "leads to another runbook"),
+        ("RtmBridgeHintsLost" not in rules, "has an alert that is switched off"),
+        ("< 5 # threshold" in missing["expr"], "does not know how many replicas are wanted"),
+    )
+    for rule in made:
+        series = re.findall(r"(?:rtm_bridge|process)_[a-z_]+(\{[^}]*\})?", rule["expr"])
+        wanted(f"the alert {rule['alert']}", (all('namespace="somewhere"' in selector for selector in series), "looks at other releases"))
+    with scratch(rules_yaml=yaml.safe_dump({"groups": [{"name": "release", "rules": made}]})) as at:
+        must("promtool", "check", "rules", at / "rules.yaml")
+
+
+def each_release_has_a_dashboard_of_its_own():
+    uids = set()
+    for name in ("bridge", "other"):
+        made = must("helm", "template", name, chart.CHART, "--namespace", chart.NAMESPACE, "--values", "-", stdin=yaml.safe_dump(chart.case("argocd")))
+        [text] = chart.the(list(filter(None, yaml.safe_load_all(made))), "ConfigMap", "-dashboard")["data"].values()
+        dashboard = json.loads(text)
+        # Grafana takes no longer one.
+        wanted(f"the dashboard of {name}", (len(dashboard["uid"]) <= 40, "has a uid that is too long"), (name in dashboard["title"], "does not say whose it is"))
+        uids.add(dashboard["uid"])
+    wanted("two releases", (len(uids) == 2, "share the uid of their dashboards"))
+
+
+def limits_follow_from_the_pods_resources():
+    def server(change):
+        manifests = chart.documents(chart.merged(chart.case("sandbox"), change))
+        text = chart.the([one for one in chart.of_kind(manifests, "ConfigMap") if one.get("immutable")], "ConfigMap")["data"]["config.toml"]
+        return tomllib.loads(text)["server"]
+
+    sized = lambda memory, cpu: {"resources": {"limits": {"memory": memory}, "requests": {"cpu": cpu, "memory": "64Mi"}}}
+    for change, sockets, connections, memory, threads in [
+        ({}, 15000, 4000, "192MiB", 1),
+        (sized("2Gi", "1500m"), 30000, 8000, "384MiB", 2),
+        (sized("512Mi", 3), 7500, 2000, "96MiB", 3),
+        (sized(1073741824, "0.2"), 15000, 4000, "192MiB", 1),
+        ({"resources": {"limits": None}}, 3750, 1000, "48MiB", 1),
+        ({"config": {"server": {"max_sockets": 7, "memory_limit": "64MiB"}}}, 7, 4000, "64MiB", 1),
+    ]:
+        found = server(change)
+        given = found["max_sockets"], found["max_connections"], found["memory_limit"], found["threads"]
+        if given != (sockets, connections, memory, threads):
+            raise Fault(f"{change}: {given}")
+
+
+def labels_and_annotations_reach_every_object_and_pod():
+    change = {"commonLabels": {"team": "chat"}, "commonAnnotations": {"contact": "us"}, "podLabels": {"tier": "web"}, "podAnnotations": {"proxy": "on"}}
+    own = {"migrate": {"podLabels": {"tier": "job"}, "podAnnotations": {"proxy": "off"}}, "test": {"podAnnotations": {"proxy": "off"}}}
+    manifests = chart.documents(chart.merged(chart.merged(chart.case("everything"), change), own))
+    for one in manifests:
+        if one["metadata"]["name"].endswith(("-note", "-text")):
+            continue
+        for where, metadata in [("object", one["metadata"]), ("pod", one.get("spec", {}).get("template", {}).get("metadata"))]:
+            if metadata is not None:
+                wanted(
+                    f"{one['kind']} {metadata.get('name', '')} ({where})",
+                    (metadata["labels"].get("team") == "chat", "lacks the common label"),
+                    (metadata.get("annotations", {}).get("contact") == "us", "lacks the common annotation"),
+                )
+    for where, template in chart.pods(manifests):
+        kind = chart.component(template)
+        labels, annotations = template["metadata"]["labels"], template["metadata"]["annotations"]
+        wanted(
+            where,
+            (labels.get("tier") == ("job" if kind == "migrate" else "web"), f"has the label {labels.get('tier')}"),
+            (annotations.get("proxy") == ("off" if kind in ("migrate", "test") else "on"), f"has the annotation {annotations.get('proxy')}"),
+        )
+    for one in manifests:
+        selector = one.get("spec", {}).get("selector") or {}
+        wanted(f"{one['kind']} {one['metadata']['name']}", ("team" not in str(selector) and "tier" not in str(selector), "selects by a label that may change"))
+
+
+def every_pod_has_a_policy_with_what_the_operator_opens():
     for name, manifests in chart.every_case():
-        for one in chart.of_kind(manifests, "PrometheusRule"):
-            if one["spec"] != yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text()):
-                raise Fault(f"{name}: the PrometheusRule is not deploy/prometheus/alerts.yaml")
-        for one in chart.of_kind(manifests, "ConfigMap", "-dashboard"):
-            if one["data"]["rtm-bridge.json"].strip() != (ROOT / "deploy/grafana/rtm-bridge.json").read_text().strip():
-                raise Fault(f"{name}: the dashboard is not deploy/grafana/rtm-bridge.json")
+        if not chart.case(name).get("networkPolicy", {}).get("enabled", True):
+            continue
+        extra = chart.case(name).get("networkPolicy", {}).get("egress", {}).get("extra", [])
+        ports = chart.case(name).get("networkPolicy", {}).get("egress", {}).get("dnsPorts", [53])
+        policies = chart.of_kind(manifests, "NetworkPolicy")
+        for where, template in chart.pods(manifests):
+            mine = [one for one in policies if matches(one["spec"]["podSelector"]["matchLabels"], template["metadata"]["labels"])]
+            wanted(f"{name}: {where}", (len(mine) == 1, f"has {len(mine)} policies"))
+            egress = mine[0]["spec"].get("egress", [])
+            wanted(f"{name}: {where}", (all(rule in egress for rule in extra), "may not go where networkPolicy.egress.extra opens"))
+            if chart.component(template) != "sandbox":
+                told = {port["port"] for port in egress[0]["ports"]}
+                wanted(f"{name}: {where}", (told == set(ports), f"asks DNS on {told}"))
+
+
+def a_wrong_configuration_fails_the_migration_at_once():
+    job = chart.the(chart.documents(chart.case("production")), "Job")["spec"]
+    rules = job["podFailurePolicy"]["rules"]
+    wanted(
+        "the migration",
+        ({"action": "FailJob", "onExitCodes": {"containerName": "migrate", "operator": "In", "values": [78]}} in rules, "repeats what cannot succeed"),
+        (job["template"]["spec"]["restartPolicy"] == "Never", "has a failure policy that Kubernetes does not take"),
+    )
+
+
+def helm_warns_of_nothing():
+    """Of a URL in a Secret, for instance, over a default that is a text."""
+    secret = {"config": {"store": {"url": {"existingSecret": "redis", "key": "url"}}}}
+    for given in [chart.merged(chart.case("production"), secret), *map(chart.case, chart.CASES)]:
+        code, _, err = chart.template(given)
+        if code or "warning" in err.lower():
+            raise Fault(f"helm template says: {err}")
 
 
 CHECKS = [
@@ -272,4 +408,11 @@ CHECKS = [
     the_outside_never_sees_metrics,
     egress_fits_the_urls,
     alerts_and_dashboard_are_those_of_deploy,
+    alerts_take_what_the_values_say,
+    each_release_has_a_dashboard_of_its_own,
+    limits_follow_from_the_pods_resources,
+    labels_and_annotations_reach_every_object_and_pod,
+    every_pod_has_a_policy_with_what_the_operator_opens,
+    a_wrong_configuration_fails_the_migration_at_once,
+    helm_warns_of_nothing,
 ]

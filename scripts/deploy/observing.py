@@ -11,7 +11,7 @@ from shell import ROOT, Fault, must, scratch
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 DASHBOARD = ROOT / "deploy/grafana/rtm-bridge.json"
 # The labels that Prometheus and Kubernetes add to each series.
-ADDED = {"job", "instance", "namespace", "pod"}
+ADDED = {"cluster", "job", "instance", "namespace", "pod"}
 # The variables that Grafana defines itself.
 GRAFANA = {"__rate_interval", "__all"}
 
@@ -35,8 +35,9 @@ def queries():
 
 def alerts_fire_when_they_should():
     must("promtool", "check", "rules", ALERTS)
-    must("promtool", "test", "rules", ROOT / "deploy/prometheus/alerts_test.yaml")
-    tests = yaml.safe_load((ROOT / "deploy/prometheus/alerts_test.yaml").read_text())["tests"]
+    files = sorted((ROOT / "deploy/prometheus").glob("*_test.yaml"))
+    must("promtool", "test", "rules", *files)
+    tests = [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
     seen = [(one["alertname"], bool(one["exp_alerts"])) for test in tests for one in test["alert_rule_test"]]
     for rule in rules():
         for fires in (True, False):
@@ -97,8 +98,10 @@ def queries_ask_for_what_there_is():
                     raise Fault(f"{where}: {label} of {name} is never {value}")
             if kind in ("counter", "histogram") and not re.search(rf"(rate|increase)\({name}\b", query):
                 raise Fault(f"{where}: {name} only ever grows; ask for its rate")
+        if where.startswith("alert") and "by (" in query and any("cluster" not in listed for listed in re.findall(r"\b(?:by|group by) *\(([^)]*)\)", query)):
+            raise Fault(f"{where}: it adds up what two clusters report")
         for listed in re.findall(r"\b(?:by|on|ignoring)\s*\(([^)]*)\)", query):
-            for label in re.split(r"\s*,\s*", listed.strip()):
+            for label in filter(None, re.split(r"\s*,\s*", listed.strip())):
                 if label not in labels:
                     raise Fault(f"{where}: nothing has the label {label}")
     for name in re.findall(r"name: ((?:rtm_bridge|process)_\w+)", (ROOT / "helm/rtm-bridge/templates/hpa.yaml").read_text()):
@@ -125,6 +128,10 @@ def the_dashboard_is_whole():
     if len(ids) != len(set(ids)):
         raise Fault(f"two panels have one id: {sorted(ids)}")
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    filtered = {"cluster", "namespace", "job"}
+    for target in (target for panel in panels() for target in panel.get("targets", []) if "rtm_bridge_" in target["expr"].split(" and on ")[0]):
+        for variable in filtered - set(re.findall(r"=~\"\$(\w+)\"", target["expr"])):
+            raise Fault(f"a query does not ask for ${variable}: {target['expr']}")
     for variable in sorted(set(re.findall(r"\$\{?(\w+)", DASHBOARD.read_text())) - variables - GRAFANA):
         raise Fault(f"there is no variable ${variable}")
     taken = set()

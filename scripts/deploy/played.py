@@ -46,11 +46,11 @@ def process(arguments, environment, log, listening):
 def bridge():
     """The bridge of the sandbox's values, with the memory store and on free ports; gives both addresses."""
     manifests = chart.documents(chart.case("sandbox"))
-    name = chart.bridge(manifests)["metadata"]["name"]
+    [name] = [volume["configMap"]["name"] for volume in chart.bridge(manifests)["spec"]["template"]["spec"]["volumes"] if volume["name"] == "config"]
     text = next(one for one in chart.of_kind(manifests, "ConfigMap") if one["metadata"]["name"] == name)["data"]["config.toml"]
     with tempfile.TemporaryDirectory() as at, contextlib.ExitStack() as running:
         at = Path(at)
-        for key, value in chart.the(manifests, "Secret", "rtm-bridge")["stringData"].items():
+        for key, value in chart.the(manifests, "Secret", "-migrate")["stringData"].items():
             (at / key).write_text(value)
         (at / "config.toml").write_text(text.replace("/etc/rtm-bridge/secrets", str(at)))
         sandbox = process(["sandbox", "--listen", "127.0.0.1:0"], {}, at / "sandbox.log", r"(http://127\.0\.0\.1:\d+)")

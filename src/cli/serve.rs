@@ -4,9 +4,11 @@ use clap::Args;
 
 use super::{CommandError, ConfigArgs, is_address_in_use};
 use crate::app::Bridge;
+use crate::config::{self, LoadedConfig};
 use crate::{runtime, telemetry};
 
-/// Run the service until SIGTERM or Ctrl-C. It then finishes open work within `server.drain_timeout`.
+/// Run the service until SIGTERM or Ctrl-C. It then finishes open work within `server.drain_timeout`. SIGHUP, or a change of a
+/// file, reloads callers, webhooks, limits and the log's filter.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rtm-bridge serve --config /etc/rtm-bridge.toml\n  \
@@ -21,7 +23,10 @@ impl ServeCommand {
     pub(super) fn run(self) -> Result<(), CommandError> {
         // Before the configuration is read: the default of `max_sockets` depends on the limit.
         let raised = runtime::raise_open_files();
-        let (config, warnings) = self.config.load()?;
+        let path = self.config.path.clone();
+        let read = move || config::load_again(path.as_deref(), config::environment());
+        let LoadedConfig { result, sources } = read();
+        let (config, warnings) = result?;
         telemetry::start(&config.log)?;
         if let Err(error) = raised {
             tracing::warn!(%error, "the limit of open files could not be raised");
@@ -35,7 +40,8 @@ impl ServeCommand {
                     .then_some("choose other ports with server.listen and server.admin_listen");
                 CommandError::BridgeStart { hint, source: error.into() }
             })?;
-            bridge.run_until_signal().await.map_err(|error| CommandError::BridgeStop(error.into()))
+            let ended = bridge.run_reloading(Box::new(read), &sources).await;
+            ended.map_err(|error| CommandError::BridgeStop(error.into()))
         })
         .map_err(CommandError::Runtime)?
     }

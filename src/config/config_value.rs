@@ -11,12 +11,14 @@ use super::diagnostics::{Diagnostics, ValueOrigin};
 pub(super) type ConfigTable = BTreeMap<String, ConfigItem>;
 
 /// A value with its origin.
+#[derive(Clone)]
 pub(super) struct ConfigItem {
     pub(super) value: ConfigValue,
     pub(super) origin: ValueOrigin,
 }
 
 /// A value from TOML or from the environment. It may be a secret, so it is not `Debug`.
+#[derive(Clone)]
 pub(super) enum ConfigValue {
     Text(String),
     /// The text of an environment variable. The key's parser knows its type.

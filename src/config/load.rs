@@ -15,7 +15,7 @@ use super::file_text::{self, FileText};
 use super::parse::{self, InvalidValue, duration, number, one_of, show_duration, size};
 use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
-use super::{address, bots, callers, defaults, proxy, store, webhooks};
+use super::{address, bots, callers, defaults, proxy, secret, server_tls, store, webhooks};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,18 +45,38 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
+    load_with(path, env, &file_text::read_file).0
+}
+
+/// Reads the configuration like [`load`], with this reader of files. Returns its values too, which are missing if the file
+/// is no TOML.
+pub(super) fn load_with<K, V>(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (K, V)>,
+    files: FileReader<'_>,
+) -> (LoadResult, Option<ConfigTable>)
+where
+    K: Into<OsString>,
+    V: Into<OsString>,
+{
     let env = variables::own_variables(env);
     let path =
         path.map(Path::as_os_str).or(variables::file(&env).map(OsString::as_os_str)).map(OsStr::to_owned);
-    let Some(path) = path else { return assemble(None, &env, &file_text::read_file) };
+    let Some(path) = path else { return assemble(None, &env, files) };
     let name = path.to_string_lossy();
-    let file = file_text::read_file(Path::new(&path)).map_err(|error| {
-        ConfigErrors::one(format!(
-            "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
-        ))
-    })?;
-    assemble(Some((&file, &name)), &env, &file_text::read_file)
+    match files(Path::new(&path)) {
+        Ok(file) => assemble(Some((&file, &name)), &env, files),
+        Err(error) => {
+            let error = ConfigErrors::one(format!(
+                "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
+            ));
+            (Err(error), None)
+        }
+    }
 }
+
+/// A configuration with its warnings, or all errors.
+type LoadResult = Result<(Config, Vec<ConfigWarning>), ConfigErrors>;
 
 /// Reads the configuration from text and the environment, which overrides the text.
 ///
@@ -75,13 +95,14 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    assemble(Some((&text.to_owned().into(), name)), &variables::own_variables(env), files)
+    assemble(Some((&text.to_owned().into(), name)), &variables::own_variables(env), files).0
 }
 
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
 pub fn keys() -> BTreeSet<String> {
     /// A document with every table. Their missing keys do not matter.
-    const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }] }]
+    const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }], kore_webhook = { clients = [{ name = \"NAME\" }] } }]
+server = { tls = {} }
 callers = [{ name = \"NAME\", jwt = {} }]";
     let mut diagnostics = Diagnostics::default();
     if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
@@ -96,7 +117,7 @@ fn assemble(
     document: Option<(&FileText, &str)>,
     env: &variables::VariableMap,
     files: FileReader<'_>,
-) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
+) -> (LoadResult, Option<ConfigTable>) {
     let mut diagnostics = Diagnostics::default();
     let table = match document {
         Some((file, name)) => {
@@ -109,11 +130,12 @@ fn assemble(
     };
     let Some(mut table) = table else {
         // Further errors would refer to half a file.
-        return Err(diagnostics.into_errors());
+        return (Err(diagnostics.into_errors()), None);
     };
     variables::overlay(&mut table, env, &mut diagnostics);
+    let values = table.clone();
     let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some(), env));
-    diagnostics.finish().map(|warnings| (config, warnings))
+    (diagnostics.finish().map(|warnings| (config, warnings)), Some(values))
 }
 
 /// Returns the warning about a file that others can change.
@@ -125,7 +147,7 @@ pub(super) fn open_file_warning(name: &str) -> String {
 
 fn config(root: &mut Section<'_>, has_file: bool, env: &variables::VariableMap) -> Config {
     let proxies = root.section("proxy", |section| proxy::proxies(section, env));
-    let config = Config {
+    let mut config = Config {
         default_bot: root.optional("default_bot", bots::bot_name),
         server: root.section("server", server),
         store: root.section("store", store::store),
@@ -139,6 +161,7 @@ fn config(root: &mut Section<'_>, has_file: bool, env: &variables::VariableMap) 
     check_relations(root.diagnostics, &config, has_file);
     bots::check(root.diagnostics, &config.bots, &config.callers);
     webhooks::check(root.diagnostics, &config);
+    config.add_kore_clients();
     config
 }
 
@@ -204,6 +227,18 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
         admin_listen: section.or("admin_listen", d.admin_listen, address::address),
         grace: section.or("grace", d.grace, duration(Duration::ZERO..=5 * MINUTE)),
         drain_timeout: section.or("drain_timeout", d.drain_timeout, duration(SECOND..=HOUR)),
+        ready_without_store: section.or(
+            "ready_without_store",
+            d.ready_without_store,
+            duration(Duration::ZERO..=HOUR),
+        ),
+        metrics_token: section.secret(
+            "metrics_token",
+            "metrics_token_file",
+            secret::bearer_token,
+            secret::bearer_token_text,
+        ),
+        tls: section.optional_section("tls", server_tls::server_tls),
         max_sockets: sockets.unwrap_or_else(|| max_sockets(files, max_connections)),
         max_connections,
         memory_limit: section.or("memory_limit", d.memory_limit, size(MEMORY_MIN..=usize::MAX)),

@@ -9,6 +9,7 @@ mod bots;
 mod caller_token;
 mod callers;
 mod certificates;
+mod client_key;
 mod config_value;
 mod defaults;
 mod delivery_headers;
@@ -21,7 +22,9 @@ pub mod fixtures;
 pub mod fuzzing;
 mod json_object;
 mod jwt_key;
+mod kore_webhook;
 mod load;
+mod loaded;
 mod no_proxy;
 mod parse;
 mod pem;
@@ -29,6 +32,8 @@ mod proxy;
 mod quiet_rule;
 mod secret;
 mod section;
+mod server_config;
+mod server_tls;
 mod store;
 mod store_url;
 #[cfg(test)]
@@ -37,7 +42,6 @@ mod verification_key;
 mod webhook_config;
 mod webhooks;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,17 +53,22 @@ use url::Url;
 use crate::domain::{BotName, JsonObject};
 
 pub use self::webhook_config::{
-    BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+    BotWebhookConfig, KoreApiVersion, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
 };
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use callers::{CallerConfig, CallerScopes, RateScope};
+pub use client_key::{ClientKey, InvalidClientKey};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
+pub use kore_webhook::{KoreClient, KoreWebhookConfig, V1TextForm};
 pub use load::{environment, keys, load, read};
+pub use loaded::{ConfigDigests, ConfigSources, LoadedConfig, load_again};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;
+pub use server_config::ServerConfig;
+pub use server_tls::ServerTlsConfig;
 pub use verification_key::{InvalidVerificationKey, VerificationKey, is_of_family};
 
 /// The configuration of a bridge.
@@ -77,38 +86,12 @@ pub struct Config {
     pub reply: ReplyConfig,
     /// The bots, by name; never empty.
     pub bots: Vec<Arc<BotConfig>>,
-    /// The callers that have a key.
+    /// The callers that have a key, and the clients of the webhook channel behind them.
     pub callers: Vec<CallerConfig>,
     /// The limits of webhooks.
     pub webhooks: WebhooksConfig,
     /// The log.
     pub log: LogConfig,
-}
-
-/// `[server]`
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// The address for callers.
-    pub listen: SocketAddr,
-    /// The address for probes and Prometheus.
-    pub admin_listen: SocketAddr,
-    /// The time between "not ready" and the first refusal, in which load balancers notice.
-    pub grace: Duration,
-    /// The limit of a whole shutdown, `grace` included.
-    pub drain_timeout: Duration,
-    /// The largest number of web sockets. Idle ones close first.
-    pub max_sockets: usize,
-    /// The largest number of callers' connections. Those that wait for a request close first.
-    pub max_connections: usize,
-    /// The memory of requests, answers and event streams, in bytes. Further requests get `overloaded`.
-    pub memory_limit: usize,
-    /// The largest number of concurrent requests. Further ones get `overloaded`.
-    pub max_requests: usize,
-    /// The largest number of concurrent event streams. Further ones get `overloaded`.
-    pub max_streams: usize,
-    /// The number of threads for requests and sockets. A turn is cheapest if both are on one thread, so the default is
-    /// half of the cores.
-    pub threads: usize,
 }
 
 /// `[store]`
@@ -303,6 +286,8 @@ pub struct BotConfig {
     pub max_attachment_bytes: usize,
     /// The endpoints that receive this bot's events.
     pub webhooks: Vec<BotWebhookConfig>,
+    /// The door for callers of the platform's webhook channel. Empty while it is off.
+    pub kore_webhook: Option<KoreWebhookConfig>,
 }
 
 /// `bots.assertion_url`

@@ -94,6 +94,8 @@ pub enum DeliveryKind {
     MessageAnswered,
     /// A message's turn failed.
     MessageFailed,
+    /// A reply came within its turn. The end of the turn tells of it too.
+    Reply,
     /// A reply came after its turn had ended.
     ReplyLate,
     /// A reply came outside any turn.
@@ -118,9 +120,10 @@ pub enum DeliveryKind {
 
 impl DeliveryKind {
     /// Every kind that is stored.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MessageAnswered,
         Self::MessageFailed,
+        Self::Reply,
         Self::ReplyLate,
         Self::ReplyUnsolicited,
         Self::AgentStarted,
@@ -146,6 +149,7 @@ impl DeliveryKind {
         match self {
             Self::MessageAnswered => "message.answered",
             Self::MessageFailed => "message.failed",
+            Self::Reply => "reply",
             Self::ReplyLate => "reply.late",
             Self::ReplyUnsolicited => "reply.unsolicited",
             Self::AgentStarted => "agent.started",

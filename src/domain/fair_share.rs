@@ -5,7 +5,7 @@
 //! the limit counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The places of callers in a share. Callers beyond them share places, so that the memory of a share is bounded.
 pub const CALLER_PLACES: usize = 1024;
@@ -13,7 +13,9 @@ pub const CALLER_PLACES: usize = 1024;
 /// A limited resource and its holders. Its unit is up to the user of this type: places or bytes.
 #[derive(Debug)]
 pub struct FairShare {
-    limit: usize,
+    limit: AtomicUsize,
+    /// Whether several holders share it.
+    is_shared: AtomicBool,
     taken: AtomicUsize,
     by_holder: Box<[AtomicUsize]>,
 }
@@ -30,7 +32,12 @@ impl FairShare {
     /// Creates a resource with this limit for this number of holders.
     pub fn new(limit: usize, holders: usize) -> Arc<Self> {
         let by_holder = (0..holders).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Self { limit, taken: AtomicUsize::new(0), by_holder })
+        Arc::new(Self {
+            limit: AtomicUsize::new(limit),
+            is_shared: AtomicBool::new(holders > 1),
+            taken: AtomicUsize::new(0),
+            by_holder,
+        })
     }
 
     /// Returns a permit for nothing, which can grow. Without a holder only the limit counts.
@@ -50,8 +57,18 @@ impl FairShare {
     }
 
     /// Returns the limit.
-    pub const fn limit(&self) -> usize {
-        self.limit
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes whether several holders share it. A single holder may have everything.
+    pub fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    /// Changes the limit. Permits above a smaller one stay until they are dropped.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Returns the amount of a holder.
@@ -67,7 +84,7 @@ impl FairShare {
     fn add(&self, holder: Option<usize>, amount: usize) -> (usize, usize) {
         let taken = self.taken.fetch_add(amount, Ordering::Relaxed);
         let held = self.counter(holder).map_or(0, |held| held.fetch_add(amount, Ordering::Relaxed));
-        (self.limit.saturating_sub(taken), held)
+        (self.limit().saturating_sub(taken), held)
     }
 
     fn remove(&self, holder: Option<usize>, amount: usize) {
@@ -83,7 +100,7 @@ impl SharePermit {
     pub fn try_grow(&mut self, amount: usize) -> bool {
         // The sum comes before the check, so that two concurrent requests cannot both take the rest.
         let (free, held) = self.share.add(self.holder, amount);
-        let shared = self.share.by_holder.len() > 1 && self.holder.is_some();
+        let shared = self.share.is_shared.load(Ordering::Relaxed) && self.holder.is_some();
         let fair = held.saturating_add(amount.saturating_mul(2)) <= free.saturating_add(1);
         let fits = amount <= free && (fair || !shared);
         if fits {

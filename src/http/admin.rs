@@ -1,13 +1,9 @@
 //! The operator's routes, on a listener of their own: liveness, readiness, metrics.
 //!
 //! Liveness depends on this process alone. An orchestrator must not kill replicas because the store or the platform is
-//! down. Readiness asks the store. A new replica becomes ready when the others have handed its conversations over: a
-//! rolling update then moves users no faster than they may connect.
+//! down.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -16,34 +12,28 @@ use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Serialize;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
 
 use super::api_error::{self, ApiError};
+use super::auth;
 use super::detachable_connection::DetachableConnection;
 use super::local_host;
+use super::readiness::ReadinessProbe;
 use super::reads;
 use super::trace_context::TraceContext;
-use crate::config::Config;
-use crate::domain::{EndpointId, ProblemKind};
-use crate::hub::Hub;
+use crate::domain::{ProblemKind, Sha256};
 use crate::metrics::Metrics;
-use crate::store::Store;
 
 /// State of the operator's routes.
 #[derive(Debug)]
 pub struct AdminContext {
     /// Content of `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Store that `/readyz` asks.
-    pub store: Store,
-    /// Timeout of the store's answer to `/readyz`. Probes give up after a second or a few.
-    pub store_timeout: Duration,
-    /// Hub that `/readyz` asks whether this replica has its share of the conversations.
-    pub hub: Hub,
-    /// Configuration whose endpoints `/readyz` tells about.
-    pub config: Arc<Config>,
-    /// True as soon as this replica shuts down, before it refuses requests.
-    pub draining: Arc<AtomicBool>,
+    /// Answer of `/readyz`.
+    pub readiness: Arc<ReadinessProbe>,
+    /// Bearer token that `/metrics` asks for.
+    pub metrics_token: Option<SecretString>,
     /// True if only requests for this machine are served, as on the listener of a bridge without callers.
     pub local_only: bool,
 }
@@ -85,30 +75,6 @@ fn served(local_only: bool) -> impl Guard {
     fn_guard(move |request| !local_only || local_host::check(request.head()).is_ok())
 }
 
-#[derive(Serialize)]
-struct ReadinessReport {
-    ready: bool,
-    checks: [ReadinessCheck; 4],
-}
-
-#[derive(Serialize)]
-struct ReadinessCheck {
-    name: &'static str,
-    ok: bool,
-    /// Reason of a failed check.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<Cow<'static, str>>,
-    /// Advice on settings that leave the replica ready.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
-}
-
-impl ReadinessCheck {
-    fn of(name: &'static str, result: Result<(), Cow<'static, str>>) -> Self {
-        Self { name, ok: result.is_ok(), detail: result.err(), warnings: Vec::new() }
-    }
-}
-
 async fn live() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -116,57 +82,22 @@ async fn live() -> HttpResponse {
 }
 
 async fn ready(admin: Data<AdminContext>) -> HttpResponse {
-    let draining = admin.draining.load(Ordering::Relaxed);
-    let drain = if draining { Err("this replica is shutting down".into()) } else { Ok(()) };
-    let share = if admin.hub.is_settled() {
-        Ok(())
-    } else {
-        Err("other replicas still hand conversations over to this new one".into())
-    };
-    let checks = [
-        check_store(&admin).await,
-        ReadinessCheck::of("handoff", share),
-        ReadinessCheck::of("drain", drain),
-        check_webhooks(&admin).await,
-    ];
-    let ready = checks.iter().all(|check| check.ok);
-    let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    response.insert_header((header::CACHE_CONTROL, "no-store")).json(ReadinessReport { ready, checks })
-}
-
-/// Checks whether the store does what a replica needs. This is the only check of a dependency: no restart would mend the others.
-async fn check_store(admin: &AdminContext) -> ReadinessCheck {
-    let answer = match tokio::time::timeout(admin.store_timeout, admin.store.check_ready()).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string().into()),
-        Err(_) => Err("the store did not answer in time".into()),
-    };
-    ReadinessCheck { warnings: admin.store.warnings(), ..ReadinessCheck::of("store", answer) }
-}
-
-/// Warns of endpoints that are switched off. They leave the replica ready.
-async fn check_webhooks(admin: &AdminContext) -> ReadinessCheck {
-    let mut check = ReadinessCheck::of("webhooks", Ok(()));
-    if admin.config.bots.iter().all(|bot| bot.webhooks.is_empty()) {
-        return check;
-    }
-    let states = tokio::time::timeout(admin.store_timeout, admin.store.endpoint_states()).await;
-    let Ok(Ok(states)) = states else { return check };
-    for bot in &admin.config.bots {
-        for endpoint in &bot.webhooks {
-            let id = EndpointId { bot: bot.name.clone(), name: endpoint.name.clone() };
-            if let Some(off) = states.get(&id).and_then(|state| state.off.as_ref()) {
-                check.warnings.push(format!(
-                    "the endpoint {} of the bot {} is switched off since {}: {}; POST /webhooks/{id}/enable switches it on",
-                    id.name, id.bot, off.since, off.reason
-                ));
-            }
-        }
-    }
-    check
+    let report = admin.readiness.report().await;
+    let mut response = if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.insert_header((header::CACHE_CONTROL, "no-store")).json(report)
 }
 
 async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpResponse {
+    if let Some(token) = &admin.metrics_token
+        && !presents(&request, token)
+    {
+        let failure = ApiError::new(
+            ProblemKind::Unauthorized,
+            "The token is missing or wrong. Send `server.metrics_token` as `Authorization: Bearer TOKEN`.",
+        )
+        .with_challenge("Bearer");
+        return problem_response(&request, &failure);
+    }
     match admin.metrics.text() {
         Ok(text) => HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
@@ -176,6 +107,12 @@ async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpRespons
             problem_response(&request, &api_error::internal())
         }
     }
+}
+
+/// Returns whether a request presents this token. The duration of the comparison reveals nothing.
+fn presents(request: &HttpRequest, token: &SecretString) -> bool {
+    let expected = Sha256::digest(token.expose_secret().as_bytes());
+    auth::bearer_credentials(request.headers()).is_some_and(|key| Sha256::digest(key).ct_eq(&expected).into())
 }
 
 async fn wrong_method(request: HttpRequest) -> HttpResponse {

@@ -29,6 +29,7 @@ use super::connection_limits::ConnectionLimits;
 use super::connection_progress::ConnectionTimeouts;
 use super::detachable_connection::{self, DetachableConnection};
 use super::refusal_writer::RefusalWriter;
+use super::server_tls::ServerTls;
 use super::trace_context::TraceContext;
 use super::{AdminContext, ApiContext, configure, configure_admin, expectation};
 use crate::domain::FairShare;
@@ -76,6 +77,8 @@ pub struct ApiServer {
 #[derive(Clone)]
 struct HttpServiceSetup<R, E> {
     metrics: Arc<Metrics>,
+    /// TLS of the connections.
+    tls: Option<Arc<ServerTls>>,
     /// Makes the routes.
     routes: R,
     /// Decides on `Expect: 100-continue`.
@@ -93,6 +96,7 @@ impl ApiServer {
     pub async fn start(
         context: &Arc<ApiContext>,
         listener: std::net::TcpListener,
+        tls: Option<Arc<ServerTls>>,
         threads: &WorkerThreads,
     ) -> io::Result<Self> {
         let (max, memory) = (context.config.server.max_connections, Arc::clone(&context.memory));
@@ -100,6 +104,7 @@ impl ApiServer {
         let (routed, expecting) = (Arc::clone(context), Arc::clone(context));
         let service = HttpServiceSetup {
             metrics: Arc::clone(&context.metrics),
+            tls,
             routes: move || configure(Arc::clone(&routed)),
             expect: move |request| {
                 let context = Arc::clone(&expecting);
@@ -121,6 +126,7 @@ impl ApiServer {
         let limits = ConnectionLimits::new(ADMIN_CONNECTIONS, FairShare::new(usize::MAX, 0), None);
         let service = HttpServiceSetup {
             metrics: Arc::clone(&context.metrics),
+            tls: None,
             routes: move || configure_admin(Arc::clone(&context)),
             expect: |request| ready(Ok(request)),
         };
@@ -299,7 +305,7 @@ async fn serve_connections<R, C, E, F>(
     E: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = Result<Request, Response<BoxBody>>> + 'static,
 {
-    let HttpServiceSetup { routes, expect, metrics } = service;
+    let HttpServiceSetup { routes, expect, metrics, tls } = service;
     let stopping = CancellationToken::new();
     let stopped = stopping.clone();
     let requests = HttpService::build()
@@ -335,11 +341,17 @@ async fn serve_connections<R, C, E, F>(
     while let Some((socket, place)) = connections.recv().await {
         let Ok(socket) = TcpStream::from_std(socket) else { continue };
         configure_socket(&socket, limits.timeouts);
-        let (requests, limits) = (Rc::clone(&requests), Arc::clone(&limits));
+        let (requests, limits, tls) = (Rc::clone(&requests), Arc::clone(&limits), tls.clone());
         open.spawn_local(async move {
             let _open = limits.count_open();
-            // The server has logged its errors.
-            detachable_connection::serve(socket, requests, &limits).await.ok();
+            let socket = match tls {
+                Some(tls) => tls.accept(socket).await,
+                None => Some(socket.into()),
+            };
+            if let Some(socket) = socket {
+                // The server has logged its errors.
+                detachable_connection::serve(socket, requests, &limits).await.ok();
+            }
             drop(place);
         });
     }

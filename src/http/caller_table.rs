@@ -4,17 +4,18 @@
 //! stay.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 
+use serde_json::{Map, Value};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{AuthRefusal, CallerIdentity, CallerRights};
 use super::rate_limit::CallerRateLimit;
 use crate::config::{CallerConfig, Config};
-use crate::domain::{CALLER_PLACES, Sha256, Timestamp};
-use crate::identity::{ReadToken, TokenRefusal, TokenVerifier, issuer_of};
+use crate::domain::{BotName, CALLER_PLACES, Sha256, Timestamp};
+use crate::identity::{ReadToken, RemoteKeys, TokenRefusal, TokenVerifier, issuer_of};
 
 /// The callers of one configuration.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl CallerTable {
     }
 
     /// Creates the table that follows this one. Callers that stay keep their counters.
-    fn followed_by(&self, config: &Config) -> Self {
+    pub(super) fn followed_by(&self, config: &Config) -> Self {
         let callers = &config.callers;
         let before: HashMap<&str, &Arc<CallerEntry>> =
             self.entries.iter().map(|caller| (caller.entry.config.name.as_str(), &caller.entry)).collect();
@@ -96,14 +97,47 @@ impl CallerTable {
         Self { entries: entries.collect() }
     }
 
-    /// Returns whether the configuration has no callers.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Returns whether the configuration has no callers but clients of the webhook channel, which use no other route.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries().all(|entry| entry.config.kore_client.is_some())
+    }
+
+    /// Finds a client of the webhook channel of a bot by its token, and returns the claims of the token too.
+    pub(super) fn find_client(
+        &self,
+        bot: &BotName,
+        id: &str,
+        token: &str,
+    ) -> Option<(&CallerIdentity, Map<String, Value>)> {
+        self.entries.iter().find_map(|caller| {
+            let client = caller.entry.config.kore_client.as_ref();
+            let client = client.filter(|client| client.bot == *bot && client.id == id)?;
+            Some((&caller.identity, client.key.verify(token)?))
+        })
     }
 
     /// Returns the entries, in the order of the configuration.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<CallerEntry>> {
         self.entries.iter().map(|caller| &caller.entry)
+    }
+
+    /// Ends the open requests of the callers that the next table no longer has, or that may do less.
+    pub(super) fn revoke_all_but(&self, next: &Self) {
+        for entry in self.entries() {
+            // An entry that follows another one without a loss of rights shares its token.
+            let stays = next.entries().any(|other| {
+                other.config.name == entry.config.name && entry.config.is_covered_by(&other.config)
+            });
+            if !stays {
+                entry.revoked.cancel();
+            }
+        }
+    }
+
+    /// Returns the keys of issuers, which [`RemoteKeys::run`] fetches.
+    pub(super) fn remote_keys(&self) -> Vec<Weak<RemoteKeys>> {
+        let tokens = self.entries().filter_map(|entry| entry.tokens.as_ref());
+        tokens.filter_map(|tokens| tokens.remote_keys().map(Arc::downgrade)).collect()
     }
 
     /// Finds a caller by its key. The comparison always covers all callers and all bytes, so its duration reveals nothing.

@@ -26,12 +26,13 @@ use actix_service::Service;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{ConnectionType, Version};
-use actix_web::rt::net::TcpStream;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::caller_socket::CallerSocket;
 use super::connection_limits::ConnectionLimits;
 use super::connection_progress::{BodyLength, ConnectionProgress, ConnectionVerdict, CutReason};
 use super::detached_stream;
@@ -58,13 +59,13 @@ struct ConnectionCore {
 
 enum DetachState {
     /// The server answers requests.
-    Serving(TcpStream),
+    Serving(CallerSocket),
     /// The server has the head of a stream and has not written it yet.
-    HeadPending(TcpStream),
+    HeadPending(CallerSocket),
     /// The server has written the head.
-    HeadWritten(TcpStream),
+    HeadWritten(CallerSocket),
     /// The stream has left the server.
-    Detached(TcpStream, BoxBody),
+    Detached(CallerSocket, BoxBody),
     /// [`serve`] has taken the socket and the body.
     Taken,
 }
@@ -83,7 +84,7 @@ struct LongBody {
 }
 
 impl DetachableConnection {
-    fn new(socket: TcpStream, limits: &ConnectionLimits) -> Self {
+    fn new(socket: CallerSocket, limits: &ConnectionLimits) -> Self {
         Self(Rc::new(RefCell::new(ConnectionCore {
             detaching: DetachState::Serving(socket),
             progress: ConnectionProgress::new(limits.timeouts, Instant::now()),
@@ -151,7 +152,7 @@ impl DetachableConnection {
     }
 
     /// Takes the socket, and the body of a detached stream.
-    fn take_socket(&self) -> Option<(TcpStream, Option<BoxBody>)> {
+    fn take_socket(&self) -> Option<(CallerSocket, Option<BoxBody>)> {
         match std::mem::replace(&mut self.0.borrow_mut().detaching, DetachState::Taken) {
             DetachState::Serving(socket)
             | DetachState::HeadPending(socket)
@@ -170,7 +171,7 @@ impl DetachableConnection {
 
 impl ConnectionCore {
     /// Returns the socket as long as the server owns it.
-    fn socket(&mut self) -> Option<Pin<&mut TcpStream>> {
+    fn socket(&mut self) -> Option<Pin<&mut CallerSocket>> {
         match &mut self.detaching {
             DetachState::Serving(socket)
             | DetachState::HeadPending(socket)
@@ -259,11 +260,14 @@ impl AsyncWrite for DetachableConnection {
             state => state,
         });
         let mut state = self.0.borrow_mut();
-        if std::mem::take(&mut state.answer_complete) {
+        // Only with TLS may bytes wait here that the system does not have.
+        let flushed = state.socket().map_or(Poll::Ready(Ok(())), |socket| socket.poll_flush(cx));
+        state.progress.written(flushed.is_ready(), Instant::now);
+        if flushed.is_ready() && std::mem::take(&mut state.answer_complete) {
             state.places = RequestPlaces::default();
             state.progress.answer_taken(Instant::now());
         }
-        state.socket().map_or(Poll::Ready(Ok(())), |socket| socket.poll_flush(cx))
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -273,17 +277,17 @@ impl AsyncWrite for DetachableConnection {
 
 /// Serves a connection within its limits, and writes the body of a stream that detaches from it.
 pub(super) async fn serve<S>(
-    socket: TcpStream,
+    socket: impl Into<CallerSocket>,
     server: Rc<S>,
     limits: &ConnectionLimits,
 ) -> Result<(), DispatchError>
 where
     S: Service<(DetachableConnection, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
-    let connection = DetachableConnection::new(socket, limits);
+    let connection = DetachableConnection::new(socket.into(), limits);
     // The server's work has a heap allocation of its own, which a stream does not keep.
     let end = Box::pin(serve_requests(connection.clone(), server, limits)).await;
-    let Some((socket, body)) = connection.take_socket() else { return end.map(drop) };
+    let Some((mut socket, body)) = connection.take_socket() else { return end.map(drop) };
     drop(connection);
     match (body, &end) {
         // A failed write only means that the caller has left.
@@ -291,7 +295,12 @@ where
         (None, Ok(Some(CutReason::Stalled))) => reset(&socket),
         (None, Ok(Some(CutReason::SlowHead))) => {
             // The buffer of the system has room for it, as the last answer is taken.
-            socket.try_write(&refusal_writer::late_head()).ok();
+            let refusal = refusal_writer::late_head();
+            let written = async {
+                socket.write_all(&refusal).await?;
+                socket.flush().await
+            };
+            written.now_or_never();
             linger(socket, limits.timeouts.linger).await;
         }
         // A server that failed has refused the request.
@@ -310,7 +319,7 @@ async fn serve_requests<S>(
 where
     S: Service<(DetachableConnection, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
-    let peer = connection.0.borrow_mut().socket().and_then(|socket| socket.peer_addr().ok());
+    let peer = connection.0.borrow_mut().socket().and_then(|socket| socket.tcp().peer_addr().ok());
     let mut work = pin!(server.call((connection.clone(), peer)));
     // The timer is early if a request came since it was set. It is set again then, which costs less than to set it for each
     // request.
@@ -361,14 +370,14 @@ where
 }
 
 /// Breaks a connection whose peer takes no bytes. The system then drops what it holds for the peer.
-pub(super) fn reset(socket: &TcpStream) {
+pub(super) fn reset(socket: &CallerSocket) {
     // Without this option the system would go on trying.
-    socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
+    socket2::SockRef::from(socket.tcp()).set_linger(Some(Duration::ZERO)).ok();
 }
 
 /// Closes a connection whose peer may still send. A close with unread bytes would break it, and the peer would perhaps lose
 /// the answer.
-async fn linger(mut socket: TcpStream, span: Duration) {
+async fn linger(mut socket: CallerSocket, span: Duration) {
     let until_closed = async {
         socket.shutdown().await?;
         let mut rest = socket.take(LINGER_BYTES as u64);

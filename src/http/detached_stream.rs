@@ -4,13 +4,13 @@
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Write as _};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use actix_web::body::{BoxBody, MessageBody as _};
-use actix_web::rt::net::TcpStream;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
+use super::caller_socket::CallerSocket;
 use super::connection_limits::ConnectionLimits;
 use super::connection_progress::CutReason;
 use super::detachable_connection::{WRITE_MAX, reset};
@@ -20,13 +20,13 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Writes a body until its end, or until the caller leaves or takes no bytes.
 pub(super) async fn write(
-    mut socket: TcpStream,
+    mut socket: CallerSocket,
     mut body: BoxBody,
     limits: &ConnectionLimits,
 ) -> io::Result<()> {
     loop {
         let next = poll_fn(|cx| {
-            if poll_closed(&socket, cx).is_ready() {
+            if socket.poll_closed(cx).is_ready() {
                 return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
             }
             poll_chunks(&mut body, cx)
@@ -48,16 +48,28 @@ pub(super) async fn write(
 /// Writes bytes as long as the caller takes some within the span of [`ConnectionTimeouts::stall`].
 ///
 /// [`ConnectionTimeouts::stall`]: super::connection_progress::ConnectionTimeouts::stall
-async fn write_frame(socket: &mut TcpStream, frame: &[u8], limits: &ConnectionLimits) -> io::Result<()> {
+async fn write_frame(socket: &mut CallerSocket, frame: &[u8], limits: &ConnectionLimits) -> io::Result<()> {
     let mut rest = frame;
     let mut since = None;
     // Scarcity is looked for from time to time, because its begin is not told.
     let look = limits.timeouts.stall_scarce / 4;
-    while !rest.is_empty() {
-        if let Ok(written) = timeout(look, socket.write(rest)).await {
-            rest = rest.get(written?..).unwrap_or_default();
-            since = None;
-            continue;
+    loop {
+        // Behind the last byte the flush ends when the system has all of them.
+        let step = async {
+            if rest.is_empty() {
+                socket.flush().await.map(|()| None)
+            } else {
+                socket.write(rest).await.map(Some)
+            }
+        };
+        match timeout(look, step).await {
+            Ok(Ok(Some(written))) => {
+                rest = rest.get(written..).unwrap_or_default();
+                since = None;
+                continue;
+            }
+            Ok(end) => return end.map(drop),
+            Err(_) => {}
         }
         let stalled = since.get_or_insert_with(|| Instant::now() - look).elapsed();
         let scarce = limits.are_scarce() && stalled >= limits.timeouts.stall_scarce;
@@ -65,7 +77,6 @@ async fn write_frame(socket: &mut TcpStream, frame: &[u8], limits: &ConnectionLi
             return Err(ErrorKind::TimedOut.into());
         }
     }
-    Ok(())
 }
 
 /// Collects the chunks that are ready, up to one write. The flag says whether more may follow.
@@ -94,17 +105,4 @@ fn write_chunk(piece: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
         frame.extend_from_slice(b"\r\n");
     }
     Ok(())
-}
-
-/// Completes if the caller has closed its side or the connection is broken. Further bytes of the caller are dropped, as
-/// the connection serves no second request.
-fn poll_closed(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
-    loop {
-        let read = ready!(socket.poll_read_ready(cx)).and_then(|()| socket.try_read(&mut [0; 256]));
-        match read {
-            Ok(0) => return Poll::Ready(()),
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Poll::Ready(()),
-            Ok(_) | Err(_) => {}
-        }
-    }
 }

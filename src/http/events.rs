@@ -133,7 +133,7 @@ async fn open_stream(
     after: ReadStart,
     filter: EventFilter,
 ) -> Result<EventStream, ApiError> {
-    let all = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
+    let all = ConcurrencyPermit::acquire(&context.open_streams, context.live().max_streams)
         .ok_or(HubError::Overloaded("open event streams"))?;
     let share = context.stream_share.acquire(caller.holder(), 1);
     let share = share.ok_or(HubError::Overloaded("this caller's share of open event streams"))?;

@@ -39,7 +39,7 @@ async fn accept(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let headers = request.headers();
-    let config = &*context.config;
+    let (config, live) = (&*context.config, context.live());
     let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(config, &caller, request.uri(), &mut errors)?;
@@ -51,8 +51,7 @@ async fn accept(
     let (Some(address), Some(draft), true) = (address, draft, errors.is_empty()) else {
         return Err(errors.into());
     };
-    let check_callback =
-        |callback| callback_policy::check(callback, &caller, address.bot, &config.webhooks.allowed);
+    let check_callback = |callback| callback_policy::check(callback, &caller, address.bot, &live.allowed);
     let callback = draft.callback.clone().map(check_callback).transpose()?;
     let wait = choose_wait(prefer, callback.is_some(), config.reply.default_wait);
     let applied = prefer.applied()?;
@@ -64,6 +63,7 @@ async fn accept(
         caller: caller.name().into(),
         key,
         body: idempotency_key::digest(&draft),
+        open_only: false,
     });
     let MessageDraft { content, event, user_details, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();

@@ -9,6 +9,7 @@ mod api_server;
 mod attachments;
 mod auth;
 mod callback_policy;
+mod caller_socket;
 mod caller_table;
 mod canonical_json;
 mod concurrency_limit;
@@ -30,7 +31,10 @@ mod fleet_rate;
 #[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod header_parameters;
+mod health_pages;
 mod idempotency_key;
+mod kore_webhook;
+mod live_settings;
 mod local_host;
 mod messages;
 mod multipart_parser;
@@ -38,11 +42,13 @@ mod prefer_header;
 mod query_parameters;
 mod rate_limit;
 mod read_tokens;
+mod readiness;
 mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod request_places;
 mod rhythm;
+mod server_tls;
 mod signals;
 mod tokens;
 mod trace_context;
@@ -51,7 +57,7 @@ mod upload_shares;
 mod webhooks;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix_http::RequestHead;
@@ -68,17 +74,20 @@ use crate::metrics::Metrics;
 use crate::store::{Clock, OutboxEventSender};
 use crate::wall_clock;
 use api_error::ApiError;
-use auth::{CallerIdentity, RequiredScope};
-use caller_table::CallerTable;
+use auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
+use live_settings::{LiveSettings, LiveSettingsCell};
 use read_tokens::ReadTokenKeys;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
 
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
+pub use live_settings::ReloadStatus;
+pub use readiness::ReadinessProbe;
+pub use server_tls::{ServerTls, ServerTlsError};
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";
@@ -101,6 +110,8 @@ const WEBHOOK_TEST: &str = "/webhooks/{bot}/{name}/test";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
+const LIVE: &str = "/livez";
+const READY: &str = "/readyz";
 const OTHER: &str = "other";
 
 /// Route patterns as metrics and logs name them. `other` stands for every path without a route.
@@ -126,6 +137,17 @@ pub const ROUTES: &[&str] = &[
     OPENAPI,
     DOCS,
     PROBLEM,
+    kore_webhook::V1,
+    kore_webhook::V2,
+    kore_webhook::POLL,
+    kore_webhook::BOT_META,
+    kore_webhook::CHAT_HISTORY,
+    kore_webhook::FILE,
+    kore_webhook::FILE_TOKEN,
+    kore_webhook::FILE_CHUNK,
+    kore_webhook::FILE_END,
+    LIVE,
+    READY,
     OTHER,
 ];
 
@@ -151,13 +173,15 @@ pub struct ApiContext {
     upload_shares: UploadShares,
     /// The keys of read tokens.
     read_token_keys: ReadTokenKeys,
-    /// The callers, which a reload of the configuration replaces.
-    callers: RwLock<Arc<CallerTable>>,
+    /// The callers and limits, which a reload of the configuration replaces.
+    live: LiveSettingsCell,
     /// Longest silence in an event stream.
     keep_alive: Duration,
     /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
     /// to close.
     draining: Arc<AtomicBool>,
+    /// Answer of `/readyz`. Only tests have none.
+    readiness: Option<Arc<ReadinessProbe>>,
     /// The dispatcher of this replica.
     outbox: Option<OutboxEventSender>,
 }
@@ -176,9 +200,10 @@ impl ApiContext {
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
             read_token_keys: ReadTokenKeys::default(),
-            callers: RwLock::new(Arc::new(CallerTable::new(&config))),
+            live: LiveSettingsCell::new(&config),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
+            readiness: None,
             outbox: None,
             config,
         }
@@ -196,6 +221,12 @@ impl ApiContext {
         Self { draining, ..self }
     }
 
+    /// Sets the probe of this replica's readiness.
+    #[must_use]
+    pub fn probed(self, readiness: Arc<ReadinessProbe>) -> Self {
+        Self { readiness: Some(readiness), ..self }
+    }
+
     /// Returns the memory of requests, answers and event streams.
     pub fn memory(&self) -> Arc<FairShare> {
         Arc::clone(&self.memory)
@@ -203,21 +234,19 @@ impl ApiContext {
 
     /// Returns the keys of issuers, which [`RemoteKeys::run`] fetches.
     pub fn remote_keys(&self) -> Vec<Weak<RemoteKeys>> {
-        let callers = self.callers();
-        let tokens = callers.entries().filter_map(|entry| entry.tokens.as_ref());
-        tokens.filter_map(|tokens| tokens.remote_keys().map(Arc::downgrade)).collect()
+        self.live().callers.remote_keys()
     }
 
     /// Gives the fleet back what idle callers did not use of their rates.
     pub async fn return_idle_rates(&self) {
-        for rate in self.callers().entries().filter_map(|entry| entry.rate.as_ref()) {
+        for rate in self.live().callers.entries().filter_map(|entry| entry.rate.as_ref()) {
             rate.return_idle(&self.hub, &self.metrics.callers).await;
         }
     }
 
-    /// Returns the callers of the configuration.
-    fn callers(&self) -> Arc<CallerTable> {
-        Arc::clone(&self.callers.read().unwrap_or_else(PoisonError::into_inner))
+    /// Returns the settings of the current configuration.
+    fn live(&self) -> Arc<LiveSettings> {
+        self.live.get()
     }
 
     /// Identifies the caller of a request, and counts the request in the caller's rate. A token with an unknown key waits
@@ -227,7 +256,7 @@ impl ApiContext {
             Some(token) => self.identify_reader(&token).await,
             None => {
                 let identify =
-                    || CallerIdentity::identify(&self.callers(), head.headers(), wall_clock::now());
+                    || CallerIdentity::identify(&self.live().callers, head.headers(), wall_clock::now());
                 match identify() {
                     Err(refusal)
                         if let Some(keys) = refusal.fetchable_keys()
@@ -239,6 +268,11 @@ impl ApiContext {
                 }
             }
         };
+        self.count_request_of(caller).await
+    }
+
+    /// Counts a request of this caller in its rate.
+    async fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
         let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
         let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
             Some(rate) => Some(rate.count(&self.hub, &self.metrics.callers).await),
@@ -286,7 +320,7 @@ impl ApiContext {
 
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
-        self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
+        self.open_requests.load(Ordering::Relaxed) < self.live().max_requests
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and
@@ -301,6 +335,7 @@ impl ApiContext {
 /// Registers the callers' routes: `App::new().configure(http::configure(context))`.
 pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
+        kore_webhook::configure(&context, app);
         app.app_data(Data::from(context))
             // The router tries one pattern after the other, so that of nearly all requests comes first.
             .service(write_only(MESSAGES).route(web::post().to(messages::post)))
@@ -339,6 +374,8 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(read_only(OPENAPI).route(web::route().guard(reads()).to(documentation::openapi)))
             .service(read_only(DOCS).route(web::route().guard(reads()).to(documentation::docs)))
             .service(read_only(PROBLEM).route(web::route().guard(reads()).to(documentation::problem)))
+            .service(read_only(LIVE).route(web::route().guard(reads()).to(health_pages::live)))
+            .service(read_only(READY).route(web::route().guard(reads()).to(health_pages::ready)))
             .default_service(web::to(no_route));
     }
 }

@@ -75,7 +75,7 @@ impl ApiContext {
             },
         };
         let token = key.verify(token, now).map_err(refused)?;
-        self.callers().find_by_read_token(token).ok_or_else(|| refused(TokenRefusal::Issuer))
+        self.live().callers.find_by_read_token(token).ok_or_else(|| refused(TokenRefusal::Issuer))
     }
 
     /// Returns the key of today, which the first replica that needs it makes.

@@ -70,6 +70,7 @@ impl<'a> EndpointView<'a> {
                 PayloadFormat::CloudEvents => "cloudevents",
                 PayloadFormat::CloudEventsStructured => "cloudevents-structured",
                 PayloadFormat::KoreV2 => "kore-v2",
+                PayloadFormat::KoreChannel(_) => "kore-webhook",
             },
             state: if off.is_some() { "disabled" } else { "enabled" },
             disabled_at: off.as_ref().map(|off| off.since),

@@ -3,16 +3,17 @@
 //! A replica counts the messages that it accepted and that have not ended. A silent bot, or one caller with many users, so
 //! leaves sockets and room for the others ([`FairShare`]). A replica with one caller and one bot counts no message.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::HubError;
 use crate::config::{CallerConfig, Config, StoreUrl};
-use crate::domain::{BotName, FairShare, NewMessage, SharePermit};
+use crate::domain::{BotName, CALLER_PLACES, FairShare, NewMessage, SharePermit};
 
 /// The shares of a replica.
 #[derive(Debug)]
 pub(super) struct OpenMessageShares {
-    callers: Vec<CallerLimit>,
+    /// The callers, which a reload of the configuration replaces.
+    callers: RwLock<Vec<CallerLimit>>,
     bots: Vec<BotName>,
     by_caller: Arc<FairShare>,
     by_bot: Arc<FairShare>,
@@ -23,6 +24,8 @@ pub(super) struct OpenMessageShares {
 #[derive(Debug)]
 struct CallerLimit {
     name: Arc<str>,
+    /// Its place in the shares, which stays over reloads.
+    place: usize,
     /// Most open messages; 0 for no limit.
     max_open_messages: usize,
 }
@@ -43,25 +46,37 @@ pub fn sharing_callers(callers: &[CallerConfig]) -> Vec<Arc<str>> {
 
 impl OpenMessageShares {
     pub(super) fn new(config: &Config) -> Self {
-        let names = sharing_callers(&config.callers).into_iter();
-        let callers = names.zip(&config.callers).map(|(name, caller)| CallerLimit {
-            name,
-            max_open_messages: usize::try_from(caller.max_open_messages).unwrap_or(usize::MAX),
-        });
-        let callers: Vec<_> = callers.collect();
         let bots: Vec<_> = config.bots.iter().map(|bot| bot.name.clone()).collect();
         let bots = if bots.len() > 1 { bots } else { Vec::new() };
         let room = match config.store.url {
             StoreUrl::Memory => Some(config.store.memory_limit - config.store.memory_limit / 10),
             StoreUrl::Redis(_) => None,
         };
-        Self {
-            by_caller: FairShare::new(config.server.max_sockets, callers.len()),
+        let shares = Self {
+            by_caller: FairShare::new(config.server.max_sockets, CALLER_PLACES),
             by_bot: FairShare::new(config.server.max_sockets, bots.len()),
-            bytes: room.map(|room| FairShare::new(room, callers.len())),
-            callers,
+            bytes: room.map(|room| FairShare::new(room, CALLER_PLACES)),
+            callers: RwLock::default(),
             bots,
+        };
+        shares.reload(&config.callers);
+        shares
+    }
+
+    /// Takes over the callers of a changed configuration. Open messages keep their places.
+    pub(super) fn reload(&self, callers: &[CallerConfig]) {
+        let mut current = self.callers.write().unwrap_or_else(PoisonError::into_inner);
+        *current = limits(&current, callers);
+        for share in [Some(&self.by_caller), self.bytes.as_ref()].into_iter().flatten() {
+            share.set_shared(callers.len() > 1);
         }
+    }
+
+    /// Returns the place of a caller in the shares, and its limit of open messages.
+    fn caller(&self, name: Option<&str>) -> Option<(usize, usize)> {
+        let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
+        let caller = callers.iter().find(|caller| Some(&*caller.name) == name)?;
+        Some((caller.place, caller.max_open_messages))
     }
 
     /// Takes the places of a new message. Returns `None` for a single caller and bot, which share with no other.
@@ -69,15 +84,12 @@ impl OpenMessageShares {
     /// # Errors
     /// [`HubError::Overloaded`], [`HubError::CallerLimit`].
     pub(super) fn acquire(&self, message: &NewMessage) -> Result<Option<OpenMessagePlaces>, HubError> {
-        let holder = |found: Option<usize>| found.filter(|_| !self.callers.is_empty());
-        let name = message.caller.as_deref();
-        let caller = holder(self.callers.iter().position(|caller| Some(&*caller.name) == name));
+        let (caller, most) = self.caller(message.caller.as_deref()).unzip();
         let bot = self.bots.iter().position(|bot| bot == message.conversation.bot());
         if caller.is_none() && bot.is_none() {
             return Ok(None);
         }
-        let most =
-            caller.and_then(|caller| self.callers.get(caller)).map_or(0, |caller| caller.max_open_messages);
+        let most = most.unwrap_or(0);
         let by_caller = take(&self.by_caller, caller, 1, "this caller's share of open messages")?;
         if most > 0 && self.by_caller.held(caller) > most {
             return Err(HubError::CallerLimit(most));
@@ -88,6 +100,21 @@ impl OpenMessageShares {
         let bytes = bytes.map(|bytes| take(bytes, caller, weight, "this caller's share of the store"));
         Ok(Some(OpenMessagePlaces { _by_caller: by_caller, _by_bot: by_bot, _bytes: bytes.transpose()? }))
     }
+}
+
+/// Returns the limits of callers. Those that stay keep their places.
+fn limits(before: &[CallerLimit], callers: &[CallerConfig]) -> Vec<CallerLimit> {
+    let place_of = |name: &str| before.iter().find(|caller| &*caller.name == name).map(|caller| caller.place);
+    let mut free = (0..CALLER_PLACES).filter(|place| before.iter().all(|caller| caller.place != *place));
+    let names = sharing_callers(callers).into_iter().zip(callers).enumerate();
+    names
+        .map(|(index, (name, caller))| CallerLimit {
+            // Beyond the last place two callers share one.
+            place: place_of(&name).or_else(|| free.next()).unwrap_or(index % CALLER_PLACES),
+            max_open_messages: usize::try_from(caller.max_open_messages).unwrap_or(usize::MAX),
+            name,
+        })
+        .collect()
 }
 
 /// Takes a part of a share. Without a holder it only counts.

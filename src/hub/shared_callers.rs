@@ -1,9 +1,15 @@
 //! State of callers that all replicas share through the store: secrets of read tokens, and rates.
 
 use super::{Hub, HubError};
+use crate::config::CallerConfig;
 use crate::store::{ReadTokenSecret, RequestGrant, RequestWish};
 
 impl Hub {
+    /// Takes over the limits of callers of a changed configuration. Open messages stay.
+    pub fn reload_callers(&self, callers: &[CallerConfig]) {
+        self.shares.reload(callers);
+    }
+
     /// Returns the secret of a day that signs read tokens. Stores `fresh` if there is none.
     ///
     /// # Errors

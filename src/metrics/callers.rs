@@ -1,6 +1,6 @@
-//! Metrics of callers: the keys that verify their tokens, and the rates that all replicas share.
+//! Metrics of callers and of their configuration: keys that verify tokens, rates that all replicas share, and reloads.
 
-use prometheus::{Error, IntCounterVec};
+use prometheus::{Error, IntCounterVec, IntGauge};
 
 use super::MetricFactory;
 
@@ -9,6 +9,8 @@ use super::MetricFactory;
 pub struct CallerMetrics {
     key_set_fetches: IntCounterVec,
     rate_calls: IntCounterVec,
+    reloads: IntCounterVec,
+    reload_failed: IntGauge,
 }
 
 impl CallerMetrics {
@@ -24,12 +26,27 @@ impl CallerMetrics {
                 "Calls of the store for a rate that all replicas share, by caller and result (ok, failed).",
                 &["caller", "result"],
             )?,
+            reloads: factory.counters(
+                "config_reloads_total",
+                "Reloads of the configuration by result (ok, failed).",
+                &["result"],
+            )?,
+            reload_failed: factory.gauge(
+                "config_reload_failed",
+                "Whether the last reload of the configuration failed: 1 or 0.",
+            )?,
         })
     }
 
     /// Counts a fetch of keys.
     pub fn key_set_fetched(&self, caller: &str, succeeded: bool) {
         self.key_set_fetches.with_label_values(&[caller, result(succeeded)]).inc();
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn config_reloaded(&self, succeeded: bool) {
+        self.reloads.with_label_values(&[result(succeeded)]).inc();
+        self.reload_failed.set(i64::from(!succeeded));
     }
 
     /// Counts a call for a shared rate.

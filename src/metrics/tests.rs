@@ -119,3 +119,24 @@ fn build_info_has_version_and_revision() {
     );
     assert_eq!(line(&Metrics::new(WORDS).unwrap(), "rtm_bridge_build_info"), series);
 }
+
+#[test]
+fn limits_stand_beside_their_use() {
+    let metrics = Metrics::new(WORDS).unwrap();
+    metrics.limits.set(15_000, 4000, 192 << 20);
+    metrics.store_memory.set(700, Some(1000));
+    for (series, value) in [
+        ("rtm_bridge_conversations_limit", "15000"),
+        ("rtm_bridge_connections_limit", "4000"),
+        ("rtm_bridge_request_memory_limit_bytes", "201326592"),
+        ("rtm_bridge_store_memory_bytes", "700"),
+        ("rtm_bridge_store_memory_limit_bytes", "1000"),
+    ] {
+        assert_eq!(line(&metrics, &format!("{series} ")), format!("{series} {value}"));
+    }
+    metrics.store_memory.set(700, None);
+    assert_eq!(
+        line(&metrics, "rtm_bridge_store_memory_limit_bytes "),
+        "rtm_bridge_store_memory_limit_bytes 0"
+    );
+}

@@ -19,11 +19,13 @@ mod shared_state;
 mod stats;
 mod worker;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::error;
 
@@ -61,6 +63,44 @@ pub enum DispatcherStartError {
     Died,
 }
 
+/// The parts of the configuration that an attempt needs.
+struct AttemptTools {
+    sender: DeliverySender,
+    targets: TargetTable,
+}
+
+impl AttemptTools {
+    fn new(config: &Config) -> Result<Self, SenderSetupError> {
+        Ok(Self { sender: DeliverySender::new(&config.webhooks)?, targets: TargetTable::new(config)? })
+    }
+}
+
+/// The tools of the current configuration.
+struct CurrentTools {
+    tools: RefCell<Rc<AttemptTools>>,
+    changes: RefCell<watch::Receiver<Arc<Config>>>,
+}
+
+impl CurrentTools {
+    fn new(config: &Config, changes: watch::Receiver<Arc<Config>>) -> Result<Self, SenderSetupError> {
+        let tools = RefCell::new(Rc::new(AttemptTools::new(config)?));
+        Ok(Self { tools, changes: RefCell::new(changes) })
+    }
+
+    /// Returns the tools, new ones after a reload.
+    fn get(&self) -> Rc<AttemptTools> {
+        let mut changes = self.changes.borrow_mut();
+        if changes.has_changed().unwrap_or_default() {
+            let config = Arc::clone(&changes.borrow_and_update());
+            match AttemptTools::new(&config) {
+                Ok(changed) => *self.tools.borrow_mut() = Rc::new(changed),
+                Err(error) => error!(%error, "changed receivers cannot be used; the former ones stay"),
+            }
+        }
+        Rc::clone(&self.tools.borrow())
+    }
+}
+
 #[derive(Debug)]
 enum DispatcherCommand {
     /// Notify the sender when every due delivery was attempted.
@@ -73,6 +113,8 @@ enum DispatcherCommand {
 #[derive(Debug)]
 pub struct Dispatcher {
     commands: mpsc::Sender<DispatcherCommand>,
+    /// The configuration of the receivers.
+    receivers: watch::Sender<Arc<Config>>,
     thread: JoinHandle<()>,
 }
 
@@ -87,13 +129,17 @@ impl Dispatcher {
         metrics: &Arc<Metrics>,
         events: OutboxEventReceiver,
     ) -> Result<Self, DispatcherStartError> {
+        let (receivers, receivers_changed) = watch::channel(Arc::clone(config));
         let (config, metrics) = (Arc::clone(config), Arc::clone(metrics));
         let (commands, inbox) = mpsc::channel(1);
         let (ready, started) = oneshot::channel::<Result<(), DispatcherStartError>>();
         let thread = runtime::local_thread("webhook", async move || {
             let worker: Result<_, DispatcherStartError> = async {
-                let (sender, targets) = (DeliverySender::new(&config.webhooks)?, TargetTable::new(&config)?);
-                let send = async move |claimed: &ClaimedDelivery| attempt(&sender, &targets, claimed).await;
+                let tools = CurrentTools::new(&config, receivers_changed)?;
+                let send = async move |claimed: &ClaimedDelivery| {
+                    let tools = tools.get();
+                    attempt(&tools.sender, &tools.targets, claimed).await
+                };
                 let stats = DispatcherStats::new(&config, metrics)?;
                 let now = store.now().await?;
                 let board = EndpointBoard::new(&config, &store.endpoint_states().await?);
@@ -113,9 +159,33 @@ impl Dispatcher {
         })
         .map_err(DispatcherStartError::Thread)?;
         started.await.map_err(|_| DispatcherStartError::Died)??;
-        Ok(Self { commands, thread })
+        Ok(Self { commands, receivers, thread })
     }
 
+    /// Returns the handle that changes the receivers.
+    pub fn receivers(&self) -> ReceiverReload {
+        ReceiverReload(self.receivers.clone())
+    }
+}
+
+/// A handle that changes the receivers of deliveries.
+#[derive(Debug, Clone)]
+pub struct ReceiverReload(watch::Sender<Arc<Config>>);
+
+impl ReceiverReload {
+    /// Uses the receivers, secrets and authorities of a changed configuration for further attempts.
+    ///
+    /// # Errors
+    /// [`SenderSetupError`]; then the former ones stay.
+    pub fn reload(&self, config: Arc<Config>) -> Result<(), SenderSetupError> {
+        TargetTable::new(&config)?;
+        crate::tls::client(config.webhooks.ca.as_deref()).map_err(SenderSetupError::Tls)?;
+        self.0.send_replace(config);
+        Ok(())
+    }
+}
+
+impl Dispatcher {
     /// Waits until the thread has ended without a command. It panicked, and deliveries stop.
     pub async fn died(&self) {
         self.commands.closed().await;

@@ -18,6 +18,6 @@ mod target_table;
 #[cfg(test)]
 mod tests;
 
-pub use dispatcher::{Dispatcher, DispatcherStartError};
+pub use dispatcher::{Dispatcher, DispatcherStartError, ReceiverReload};
 pub use probe::{may_deliver_to, post_test_event, test_endpoint};
 pub use sender::SenderSetupError;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rtm_bridge::config::CallerScopes;
+use rtm_bridge::config::fixtures::caller;
 use rtm_sandbox::{Gate, SocketEnd, Step};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,6 +25,57 @@ fn running_bridge_is_alive_and_ready() {
         let post = bridge.admin.send(Request::new("POST", "/readyz")).await;
         post.problem(405, "method-not-allowed");
         assert_eq!(post.header("allow"), Some("GET, HEAD"));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn health_pages_of_the_api_need_no_key_and_tell_no_detail() {
+    run(async {
+        let scopes = CallerScopes { send: true, read: true, admin: false };
+        let bridge = spawn_bridge(|config| config.callers = vec![caller("crm", scopes)]).await;
+        bridge.api.get("/conversations/alice").await.problem(401, "unauthorized");
+        for (path, page) in [("/livez", json!({"live": true})), ("/readyz", json!({"ready": true}))] {
+            let answer = bridge.api.get(path).await;
+            assert_eq!((answer.status, answer.json()), (200, page));
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            assert_eq!(bridge.api.send(Request::new("HEAD", path)).await.status, 200);
+            let post = bridge.api.send(Request::new("POST", path)).await;
+            post.problem(405, "method-not-allowed");
+            assert_eq!(post.header("allow"), Some("GET, HEAD"));
+        }
+        // Probes are no requests of callers.
+        let counted = scrape(&bridge).await;
+        assert!(!counted.keys().any(|series| series.contains(r#"route="/readyz""#)), "{counted:?}");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn metrics_ask_for_their_token() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.server.metrics_token = Some("scrape-me".into())).await;
+        let scrape = |authorization: Option<&str>| {
+            let request = Request::get("/metrics");
+            bridge.admin.send(match authorization {
+                Some(value) => request.header("Authorization", value),
+                None => request,
+            })
+        };
+        for wrong in [
+            None,
+            Some("Bearer other"),
+            Some("scrape-me"),
+            Some("Basic scrape-me"),
+            Some("Bearer scrape-me2"),
+        ] {
+            let refused = scrape(wrong).await;
+            refused.problem(401, "unauthorized");
+            assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+            assert!(!refused.text().contains("scrape-me"), "{refused}");
+        }
+        assert_eq!(scrape(Some("Bearer scrape-me")).await.status, 200);
+        assert_eq!(bridge.admin.get("/readyz").await.status, 200, "probes have no token");
         bridge.finish().await;
     });
 }
@@ -151,6 +204,9 @@ fn stopping_bridge_is_unready_before_it_refuses() {
             let drain = checks.as_array().unwrap().iter().find(|check| check["name"] == "drain").unwrap();
             assert_eq!(drain["ok"], false);
             assert_eq!(admin.get("/livez").await.status, 200, "it lives on");
+            let page = api.get("/readyz").await;
+            assert_eq!((page.status, page.json()), (503, json!({"ready": false})));
+            assert_eq!(page.header("connection"), Some("close"));
             // During `grace` the bridge accepts requests, and each answer closes its connection.
             let answer = api.send(Request::message("bob", &body).prefer("wait=20")).await;
             answer.message(200);

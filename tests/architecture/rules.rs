@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "hub",
             "identity",
+            "reply_content",
             "rhythm",
             "store",
             "domain",

@@ -149,6 +149,36 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
 }
 
 #[test]
+fn replica_stays_ready_for_a_while_without_its_store() {
+    run_for(Duration::from_mins(1), async {
+        let mut redis = RedisServer::start(RedisOptions::default()).await;
+        let fleet = Fleet::start(redis.config(), 1, |config| {
+            config.store.command_timeout = COMMAND;
+            config.server.ready_without_store = Duration::from_secs(3);
+        })
+        .await;
+        let replica = &fleet.replicas[0];
+        redis.pause();
+        let began = Instant::now();
+        let ready = replica.admin.get("/readyz").await;
+        assert_eq!(ready.status, 200, "{ready}");
+        let store = ready.json()["checks"][0].clone();
+        assert_eq!(store["ok"], true);
+        assert!(store["warnings"].to_string().contains("ready_without_store"), "{ready}");
+        assert_eq!(replica.api.get("/readyz").await.status, 200);
+        let refused = Ledger::default().post(replica.api, "alice", &json!({}), "wait=5").await.unwrap();
+        refused.problem(503, "store-unavailable");
+        assert!(refused.retry_after() > 0);
+        until("it is not ready any more", async || replica.admin.get("/readyz").await.status == 503).await;
+        assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+        until("load balancers see it too", async || replica.api.get("/readyz").await.status == 503).await;
+        redis.resume();
+        until("it is ready again", async || replica.admin.get("/readyz").await.status == 200).await;
+        fleet.finish().await;
+    });
+}
+
+#[test]
 fn stopped_redis_is_reported_and_sockets_stay() {
     run_for(Duration::from_mins(1), hang(Hang::Stopped, Duration::from_secs(20), false));
 }

@@ -102,6 +102,7 @@ contract! {
         repeated_accept_returns_the_first_answer
         message_id_belongs_to_one_conversation
         repeated_key_replays_the_current_message
+        key_of_open_messages_is_free_after_the_end
         key_with_another_body_is_refused
         key_of_another_caller_or_conversation_is_independent
         key_lives_as_long_as_its_message

@@ -16,7 +16,7 @@ use super::{Answer, Caller, Request, until};
 
 /// A bridge, its platform, and a caller. End it with [`TestBridge::finish`].
 pub(crate) struct TestBridge {
-    bridge: Bridge,
+    pub(crate) bridge: Bridge,
     sandbox: Sandbox,
     pub(crate) script: SandboxScript,
     pub(crate) api: Caller,
@@ -56,6 +56,7 @@ pub(super) fn small(platform: &str) -> Config {
     config.server.admin_listen.set_port(0);
     config.server.threads = 1;
     config.server.grace = Duration::ZERO;
+    config.server.ready_without_store = Duration::ZERO;
     config.server.drain_timeout = Duration::from_secs(3);
     let simulated = bot(&mut config);
     simulated.welcome = Duration::ZERO;
@@ -78,6 +79,11 @@ pub(crate) fn quiet_platform() -> SandboxOptions {
 impl TestBridge {
     pub(crate) async fn send(&self, request: Request) -> Answer {
         self.api.send(request).await
+    }
+
+    /// Returns a caller of the platform itself.
+    pub(crate) fn platform(&self) -> Caller {
+        Caller(self.sandbox.address())
     }
 
     /// Posts a body with the longest possible wait.

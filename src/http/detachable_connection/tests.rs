@@ -10,14 +10,14 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpResponse};
 use futures_util::StreamExt as _;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::super::connection_progress::ConnectionTimeouts;
 use super::*;
 use crate::domain::FairShare;
-use crate::http::{AdminContext, configure_admin};
+use crate::http::{AdminContext, ReadinessProbe, configure_admin};
 use crate::hub::Hub;
 use crate::metrics::{LabelSets, Metrics};
 use crate::store::{MemoryLimits, Store};
@@ -438,12 +438,14 @@ fn connection_of_the_operator_waits_anew_behind_an_answer() {
         let words = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
         let store = Store::memory(MemoryLimits::new(0, Duration::ZERO));
         let operator = Arc::new(AdminContext {
-            hub: Hub::closed(store.clone()),
             metrics: Arc::new(Metrics::new(words).unwrap()),
-            store,
-            store_timeout: Duration::from_secs(1),
-            config: Arc::new(crate::config::Config::dev("http://127.0.0.1".parse().unwrap())),
-            draining: Arc::default(),
+            readiness: Arc::new(ReadinessProbe::new(
+                Hub::closed(store.clone()),
+                store,
+                &crate::config::Config::dev("http://127.0.0.1".parse().unwrap()),
+                Arc::default(),
+            )),
+            metrics_token: None,
             local_only: false,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -24,7 +24,7 @@ pub(super) const PROSE: &[(&str, usize, usize)] = &[
     ("crates/sandbox", 0, 0),
     ("docs", 51, 48),
     ("docs/adr", 2, 19),
-    ("helm/rtm-bridge", 110, 16),
+    ("helm/rtm-bridge", 69, 16),
     ("migrations", 200, 0),
     ("src", 0, 0),
     ("src/app", 0, 0),
