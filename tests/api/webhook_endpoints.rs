@@ -167,17 +167,13 @@ async fn off_and_on_again(bridge: &TestBridge, receiver: &Receiver) {
     assert_eq!(dead[0]["reason"], "its endpoint is switched off");
     let warned = warnings(bridge).await;
     assert!(warned.len() == 1 && warned[0].contains("crm") && warned[0].contains("410"), "{warned:?}");
-    let metrics = bridge.admin.get("/metrics").await;
-    let gauge = "rtm_bridge_webhook_endpoint_off{bot=\"sandbox\",webhook=\"crm\"}";
-    assert!(metrics.text().contains(&format!("{gauge} 1")), "{}", metrics.text());
+    let gauge = r#"webhook_endpoint_off{bot="sandbox",webhook="crm"}"#;
+    until("the metric tells it", async || bridge.metric(gauge).await == 1).await;
 
     receiver.answers(|_| ReceiverAnswer::status(204));
     let on = switch(bridge, "crm", "enable").await;
     assert_eq!((&on["state"], &on["reason"]), (&json!("enabled"), &Value::Null));
-    until("the replica follows", async || {
-        bridge.admin.get("/metrics").await.text().contains(&format!("{gauge} 0"))
-    })
-    .await;
+    until("the replica follows", async || bridge.metric(gauge).await == 0).await;
     assert!(warnings(bridge).await.is_empty());
     let body = json!({"state": "dead", "webhook": "crm"});
     let redriven = bridge.send(Request::new("POST", "/deliveries/redrive").json(&body)).await.message(200);
@@ -214,7 +210,9 @@ fn endpoint_on_redis_off_and_on_again_loses_nothing() {
         .await;
         bridge.script.bot(|_, _| Step::reply("x"));
         off_and_on_again(&bridge, &receiver).await;
-        bridge.finish().await;
+        let (stop, _, _, _, sandbox) = bridge.into_stop();
+        stop.await;
+        sandbox.stop().await;
     });
 }
 
@@ -326,7 +324,10 @@ fn dead_letters_of_one_endpoint_are_redriven_alone() {
         until("both are dead", async || deliveries(&bridge, "state=dead").await.len() == 2).await;
         receiver.answers(|_| ReceiverAnswer::status(204));
         for name in ["crm", "audit"] {
+            let gauge = format!(r#"webhook_endpoint_off{{bot="sandbox",webhook="{name}"}}"#);
+            until("it is off", async || bridge.metric(&gauge).await == 1).await;
             switch(&bridge, name, "enable").await;
+            until("it is on", async || bridge.metric(&gauge).await == 0).await;
         }
         let redrive = async |body: &Value| {
             bridge.send(Request::new("POST", "/deliveries/redrive").json(body)).await.message(200)

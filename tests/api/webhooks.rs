@@ -192,6 +192,12 @@ fn delivery_answered_410_is_dead_lettered() {
         let dead = delivery_when(&bridge, |delivery| delivery["state"] == "dead").await;
         assert_eq!(dead["attempts"].as_array().unwrap().len(), 1);
         assert!(dead["reason"].as_str().unwrap().contains("410"), "{dead}");
+        // The endpoint is off until an operator switches it on.
+        let gauge = r#"webhook_endpoint_off{bot="sandbox",webhook="main"}"#;
+        until("the endpoint is off", async || bridge.metric(gauge).await == 1).await;
+        let enable = Request::new("POST", "/webhooks/sandbox/main/enable");
+        bridge.send(enable).await.message(200);
+        until("the endpoint is on", async || bridge.metric(gauge).await == 0).await;
         receiver.answers(|_| ReceiverAnswer::status(200));
         bridge.post("alice", &body()).await.message(200);
         assert_ne!(receiver.requests_at_least(2).await[1].id(), dead["id"]);

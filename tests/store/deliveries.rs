@@ -54,7 +54,8 @@ pub(super) async fn delivery_is_written_with_its_entry(fixture: StoreFixture) {
             stands.next_attempt_at.is_some_and(|next| before <= next && next <= after),
             "it is due at once"
         );
-        let worker = DeliveryWorker::of(&owner, &new.target);
+        let worker =
+            DeliveryWorker { queue: QueueId::of_delivery(&new), ..DeliveryWorker::of(&owner, &new.target) };
         let due = worker.due().await;
         assert!(due.is_some_and(|due| before <= due && due <= after));
         let taken = worker.take(new.id, 1).await;

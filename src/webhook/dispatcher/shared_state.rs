@@ -1,4 +1,4 @@
-//! What the worker shares with other replicas through the store besides the outboxes: the states of endpoints.
+//! The states of endpoints, which the worker shares with other replicas through the store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         self.exchange_at = self.exchange_at.map(|at| at.min(now));
     }
 
-    /// Takes over the states of endpoints. What waits for an endpoint that is off becomes dead letters.
+    /// Takes over the states of endpoints. Deliveries that wait for an endpoint that is off become dead letters.
     pub(super) fn endpoints_read(
         &mut self,
         changes: BoardChanges,

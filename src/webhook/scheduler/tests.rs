@@ -450,3 +450,23 @@ fn untried_delivery_expires_only_behind_a_failed_host() {
     assert_eq!(started(NOW + seconds(5), false), 1, "the host is probed");
     assert_eq!(started(NOW + day, true), 1);
 }
+
+#[test]
+fn queue_of_an_endpoint_that_is_off_begins_early() {
+    let mut scheduler = scheduler(99, 99);
+    scheduler.notify("one", 1);
+    let start = scheduler.next_attempt(NOW).unwrap();
+    assert!(!start.early && !start.expired);
+    // An attempt in flight is left alone.
+    scheduler.note_off(PARTITION, fence(1), queue(1));
+    assert_eq!(scheduler.next_attempt(NOW), None);
+    scheduler.attempt_ended(start.token, Some(NOW + seconds(600)), Some(HostHealth::Failing), NOW);
+    assert_eq!(scheduler.next_attempt(NOW), None, "it waits for its retry");
+    scheduler.note_off(PARTITION, fence(1), queue(1));
+    let start = scheduler.next_attempt(NOW).unwrap();
+    assert!(start.early && start.expired, "{start:?}");
+    scheduler.attempt_ended(start.token, None, None, NOW);
+    scheduler.note_off(PARTITION, fence(1), queue(1));
+    assert_eq!(scheduler.next_attempt(NOW), None, "the queue is empty");
+    scheduler.check();
+}

@@ -51,10 +51,11 @@ pub(crate) async fn keys(masters: &[&RedisServer], prefix: &str) -> Vec<(String,
     keys
 }
 
-/// Returns whether a key is permanent: records of migrations, heartbeats, owners of partitions.
+/// Returns whether a key is permanent: records of migrations, heartbeats, owners of partitions, states of endpoints.
 fn stays(prefix: &str, key: &str) -> bool {
     let Some(rest) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(':')) else { return false };
-    matches!(rest, "schema" | "{fleet}:replicas" | "{fleet}:bots") || rest.ends_with(":lease")
+    matches!(rest, "schema" | "{fleet}:replicas" | "{fleet}:bots" | "{fleet}:endpoints")
+        || rest.ends_with(":lease")
 }
 
 /// Returns whether a key belongs to a bot instead of a message. One such key is kept for each bot, for longer than messages.
