@@ -28,10 +28,7 @@ impl LimitMetrics {
 
     /// Sets the limits of conversations, of callers' connections, and of the memory of requests in bytes.
     pub fn set(&self, conversations: usize, connections: usize, request_memory: usize) {
-        for (gauge, limit) in [
-            (&self.conversations, conversations),
-            (&self.connections, connections),
-        ] {
+        for (gauge, limit) in [(&self.conversations, conversations), (&self.connections, connections)] {
             gauge.set(i64::try_from(limit).unwrap_or(i64::MAX));
         }
         self.set_request_memory(request_memory);
