@@ -190,24 +190,22 @@ impl Bridge {
         // The dispatcher starts first, because it learns of each partition as a shard gets it.
         let (teller, listening) = store::outbox_events();
         let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
-        let shards = Hub::start(&config, store.clone(), &metrics, teller).await?;
+        let shards = Hub::start(&config, store.clone(), &metrics, teller.clone()).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let context =
             ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
-        let readiness = Arc::new(ReadinessProbe::new(
-            shards.hub().clone(),
-            store.clone(),
-            server.ready_without_store,
-            Arc::clone(&draining),
-        ));
+        let readiness =
+            ReadinessProbe::new(shards.hub().clone(), store.clone(), &config, Arc::clone(&draining));
+        let readiness = Arc::new(readiness);
         let reload_status = Arc::clone(readiness.reload_status());
-        let context = Arc::new(context.probed(Arc::clone(&readiness)).draining(Arc::clone(&draining)));
+        let context = context.probed(Arc::clone(&readiness)).draining(Arc::clone(&draining));
+        let context = Arc::new(context.outbox(teller));
         let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
             readiness,
             metrics_token: server.metrics_token.clone(),
             // Other addresses of loopback are names that an operator chose.
-            local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
+            local_only: !config.has_callers() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
         let failed = |key, address| move |source| BridgeStartError::Listen { key, address, source };
         let admin_failed = failed("server.admin_listen", server.admin_listen);

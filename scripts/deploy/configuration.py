@@ -21,8 +21,10 @@ FILES = {
     "client_cert_file": CERTIFICATE.read_text(),
     "client_key_file": (ROOT / "tests/fixtures/tls.key.pem").read_text(),
     "secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
+    "callback_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "webhook_secrets": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\n",
     "headers": "X-Tenant: one\n",
+    "public_key": (ROOT / "tests/fixtures/rsa.public.pem").read_text(),
     "url": "rediss+sentinel://sentinel:26379/bridge",
 }
 # Values that ci/everything-values.yaml cannot say: it wants what they are anyway, or another excludes them.
@@ -40,7 +42,13 @@ UNSAID = {
     ("metrics", "podMonitor", "labels"),
 }
 # The keys that the chart sets itself.
-OWN = {"bots.NAME.name", "bots.NAME.webhooks.NAME.name", "callers.NAME.name", "cluster.replica_id"}
+OWN = {
+    "bots.NAME.name",
+    "bots.NAME.webhooks.NAME.name",
+    "bots.NAME.kore_webhook.clients.NAME.id",
+    "callers.NAME.name",
+    "cluster.replica_id",
+}
 
 
 def bad_values_are_refused():
@@ -199,6 +207,7 @@ def every_key_of_the_configuration_is_described():
     for key in keys():
         *table, last = key.split(".")
         heading = {"bots": "`[[bots]]`", "callers": "`[[callers]]`", "bots.NAME.webhooks": "`[[bots.webhooks]]`", "": "Top level"}
+        heading |= dict.fromkeys(("bots.NAME.kore_webhook", "bots.NAME.kore_webhook.clients"), "`[bots.kore_webhook]`")
         table = ".".join(table).removesuffix(".NAME")
         title = heading.get(table, f"`[{table}]`")
         section = next((section for section in sections if section.startswith(title)), "")

@@ -26,17 +26,18 @@ use crate::webhook::{ReceiverReload, SenderSetupError};
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The keys that a running bridge takes over. Those of a list have `*` for the name.
-const LIVE_KEYS: [&str; 8] = [
+const LIVE_KEYS: [&str; 10] = [
     "callers.*",
+    "bots.*.kore_webhook.clients.*",
     "bots.*.webhooks.*",
     "webhooks.allowed",
     "webhooks.ca_file",
     "log.filter",
     "server.max_requests",
     "server.max_streams",
+    "server.memory_limit",
     "server.tls.*",
 ];
-const LIVE_LIMIT: &str = "server.memory_limit";
 
 /// A way to read the configuration again.
 pub type ConfigReader = Box<dyn Fn() -> LoadedConfig>;
@@ -161,7 +162,7 @@ impl ConfigReload {
             targets.succeeded();
             return;
         }
-        if config.callers.is_empty() && targets.context.has_callers() {
+        if !config.has_callers() && targets.context.has_callers() {
             error!(
                 "the changed configuration has no callers, so each request would be allowed; nothing of it is used"
             );
@@ -203,7 +204,7 @@ fn is_live(key: &str) -> bool {
         }
         key.next().is_none_or(|rest| rest.parse::<usize>().is_ok())
     };
-    LIVE_KEYS.into_iter().chain([LIVE_LIMIT]).any(matches)
+    LIVE_KEYS.into_iter().any(matches)
 }
 
 impl FileMark {
@@ -228,6 +229,7 @@ mod tests {
             "callers.crm.rate_per_minute",
             "callers.crm.scopes.1",
             "callers.crm.jwt.jwks_url",
+            "bots.support.kore_webhook.clients.2.secret_file",
             "bots.support.webhooks.main.secrets_file",
             "webhooks.allowed.2",
             "log.filter",

@@ -4,6 +4,7 @@ mod listen;
 mod received;
 mod render;
 mod secret;
+mod test;
 mod verify;
 
 use std::io::{self, Read, Write as _};
@@ -25,12 +26,13 @@ const SMALL_FILE_MAX: usize = 64 << 10;
 /// The most bytes of a body. The largest delivery has less than half of this.
 const BODY_MAX: usize = 16 << 20;
 
-/// Build a receiver of webhooks: create a secret, print deliveries, verify a captured delivery.
+/// Build a receiver of webhooks: create a secret, print deliveries, verify a captured delivery, test an endpoint.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rtm-bridge webhook secret > webhook.secret\n  \
     rtm-bridge webhook listen --secret-file webhook.secret\n  \
-    rtm-bridge webhook verify --secret-file webhook.secret --headers headers.txt body.json")]
+    rtm-bridge webhook verify --secret-file webhook.secret --headers headers.txt body.json\n  \
+    rtm-bridge webhook test --config /etc/rtm-bridge.toml")]
 pub(super) struct WebhookCommand {
     #[command(subcommand)]
     command: WebhookSubcommand,
@@ -41,6 +43,7 @@ enum WebhookSubcommand {
     Secret(secret::SecretCommand),
     Listen(listen::ListenCommand),
     Verify(verify::VerifyCommand),
+    Test(test::TestCommand),
 }
 
 impl WebhookCommand {
@@ -49,6 +52,7 @@ impl WebhookCommand {
             WebhookSubcommand::Secret(secret) => secret.run(),
             WebhookSubcommand::Listen(listen) => listen.run(),
             WebhookSubcommand::Verify(verify) => verify.run(),
+            WebhookSubcommand::Test(test) => test.run(),
         }
     }
 }
@@ -68,6 +72,16 @@ pub(super) enum WebhookCommandError {
     TooLong(String, usize),
     #[error("not verified: {0}{next_step}", next_step = next_step(.0))]
     NotVerified(DeliveryCheckError),
+    #[error("there is no such endpoint with a `url`; look at [[bots.webhooks]] in the configuration")]
+    NoEndpoint,
+    #[error("there are several endpoints; name one of them, as BOT NAME: {0}")]
+    SeveralEndpoints(String),
+    #[error("the endpoint has no `url`; give it one in the configuration")]
+    NoUrl,
+    #[error("{0}; correct the configuration")]
+    Setup(String),
+    #[error("the test event is not taken: {0}; look at the log of the receiver")]
+    NotTaken(String),
     #[error("cannot listen on {0}; choose another address with --addr")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the receiver stopped with an error; start it again")]

@@ -16,7 +16,7 @@ use super::quiet_rule;
 use super::section::Section;
 use super::webhooks;
 use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm};
-use super::{address, assertion, certificates, json_object, secret};
+use super::{address, assertion, certificates, json_object, kore_webhook, secret};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
     let d =
         BotConfig::new(name.clone().unwrap_or_else(BotName::sandbox), platform.clone().unwrap_or(stand_in));
     let ms = Duration::from_millis;
-    let read = BotConfig {
+    let mut read = BotConfig {
         api_path: section.or("api_path", d.api_path, address::api_path),
         socket_base: section.optional("socket_base", address::base_url(&["wss", "ws", "https", "http"])),
         ca: certificates::authorities(section),
@@ -94,9 +94,13 @@ pub(super) fn bot(section: &mut Section<'_>, proxies: &SharedProxies) -> Option<
             size(1 << 10..=256 << 20),
         ),
         webhooks: webhooks::endpoints(section),
+        kore_webhook: None,
         name: d.name,
         platform: d.platform,
     };
+    let door = section
+        .optional_section("kore_webhook", |section| kore_webhook::door(section, &mut read, secret.is_some()));
+    read.kore_webhook = door;
     let has_key = secret.is_some() || read.assertion_service.is_some();
     check_relations(section, &read, platform.is_some(), secret.is_some());
     (name.is_some()

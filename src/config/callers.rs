@@ -12,7 +12,7 @@ use super::proxy::SharedProxies;
 use super::secret;
 use super::section::Section;
 use super::webhooks::webhook_form;
-use super::{CallerTokenConfig, PayloadFormat};
+use super::{CallerTokenConfig, KoreClient, PayloadFormat};
 use crate::domain::BotName;
 
 /// The scopes of a caller. No scope includes another.
@@ -63,6 +63,8 @@ pub struct CallerConfig {
     pub webhook_secrets: Vec<SecretString>,
     /// The format of its callbacks.
     pub webhook_form: PayloadFormat,
+    /// The client of the webhook channel that the caller is. It has no other credentials then.
+    pub kore_client: Option<KoreClient>,
 }
 
 const RATE_SCOPES: [(&str, RateScope); 2] = [("replica", RateScope::Replica), ("fleet", RateScope::Fleet)];
@@ -118,6 +120,7 @@ pub(super) fn caller(section: &mut Section<'_>, proxies: &SharedProxies) -> Opti
         max_open_messages: section.or("max_open_messages", 0, number(0..=1_000_000)),
         webhook_secrets: secrets.unwrap_or_default(),
         webhook_form: form.unwrap_or_default(),
+        kore_client: None,
         bots,
         name: name?,
         key_sha256,

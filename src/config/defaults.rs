@@ -13,8 +13,8 @@ use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use super::{
-    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat, QuietRule,
-    ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
+    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, KoreWebhookConfig, LogConfig, LogFormat,
+    QuietRule, ReplyConfig, ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
 };
 use crate::domain::BotName;
 
@@ -31,19 +31,20 @@ const QUIET: QuietRule = QuietRule::Auto;
 pub(super) const UNLEARNED_QUIET: Duration = Duration::from_secs(1);
 
 impl Config {
-    /// Returns the configuration of `dev`: a store in memory, no callers, and one bot `sandbox` on the simulated platform
-    /// at `platform`. Tests use it too, with the ports set to 0.
+    /// Returns the configuration of `dev`: a store in memory, no callers with keys, and one bot `sandbox` on the simulated
+    /// platform at `platform`. The bot's own app may use its webhook channel. Tests use it too, with the ports set to 0.
     pub fn dev(platform: Url) -> Self {
         let sandbox = BotName::sandbox();
         let filter = Targets::new().with_default(Level::WARN).with_target("rtm_bridge", Level::INFO);
-        let bot = BotConfig {
+        let mut bot = BotConfig {
             chat_bot: "Sandbox".to_owned(),
             task_bot_id: "st-sandbox".to_owned(),
             client_id: "cs-sandbox".to_owned(),
             client_secret: "sandbox-secret".into(),
             ..BotConfig::new(sandbox.clone(), platform)
         };
-        Self {
+        bot.kore_webhook = KoreWebhookConfig::of_app(&bot);
+        let mut config = Self {
             default_bot: Some(sandbox),
             server: ServerConfig::default(),
             store: StoreConfig::default(),
@@ -53,7 +54,9 @@ impl Config {
             callers: Vec::new(),
             webhooks: WebhooksConfig::default(),
             log: LogConfig { format: LogFormat::Text, filter },
-        }
+        };
+        config.add_kore_clients();
+        config
     }
 }
 
@@ -207,6 +210,7 @@ impl BotConfig {
             max_message_bytes: 4 << 20,
             max_attachment_bytes: 25 << 20,
             webhooks: Vec::new(),
+            kore_webhook: None,
         }
     }
 }

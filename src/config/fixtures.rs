@@ -24,6 +24,7 @@ pub fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
         max_open_messages: 0,
         webhook_secrets: Vec::new(),
         webhook_form: PayloadFormat::Standard,
+        kore_client: None,
     }
 }
 

@@ -101,7 +101,7 @@ where
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
 pub fn keys() -> BTreeSet<String> {
     /// A document with every table. Their missing keys do not matter.
-    const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }] }]
+    const TABLES: &str = "bots = [{ name = \"NAME\", webhooks = [{ name = \"NAME\" }], kore_webhook = { clients = [{ name = \"NAME\" }] } }]
 server = { tls = {} }
 callers = [{ name = \"NAME\", jwt = {} }]";
     let mut diagnostics = Diagnostics::default();
@@ -147,7 +147,7 @@ pub(super) fn open_file_warning(name: &str) -> String {
 
 fn config(root: &mut Section<'_>, has_file: bool, env: &variables::VariableMap) -> Config {
     let proxies = root.section("proxy", |section| proxy::proxies(section, env));
-    let config = Config {
+    let mut config = Config {
         default_bot: root.optional("default_bot", bots::bot_name),
         server: root.section("server", server),
         store: root.section("store", store::store),
@@ -161,6 +161,7 @@ fn config(root: &mut Section<'_>, has_file: bool, env: &variables::VariableMap) 
     check_relations(root.diagnostics, &config, has_file);
     bots::check(root.diagnostics, &config.bots, &config.callers);
     webhooks::check(root.diagnostics, &config);
+    config.add_kore_clients();
     config
 }
 

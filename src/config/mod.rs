@@ -9,6 +9,7 @@ mod bots;
 mod caller_token;
 mod callers;
 mod certificates;
+mod client_key;
 mod config_value;
 mod defaults;
 mod delivery_headers;
@@ -21,6 +22,7 @@ pub mod fixtures;
 pub mod fuzzing;
 mod json_object;
 mod jwt_key;
+mod kore_webhook;
 mod load;
 mod loaded;
 mod no_proxy;
@@ -51,13 +53,15 @@ use url::Url;
 use crate::domain::{BotName, JsonObject};
 
 pub use self::webhook_config::{
-    BotWebhookConfig, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
+    BotWebhookConfig, KoreApiVersion, LegacySignature, PayloadExtent, PayloadFormat, WebhooksConfig,
 };
 pub use caller_token::{CallerTokenConfig, TokenKeySource};
 pub use callers::{CallerConfig, CallerScopes, RateScope};
+pub use client_key::{ClientKey, InvalidClientKey};
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
+pub use kore_webhook::{KoreClient, KoreWebhookConfig, V1TextForm};
 pub use load::{environment, keys, load, read};
 pub use loaded::{ConfigDigests, ConfigSources, LoadedConfig, load_again};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
@@ -82,7 +86,7 @@ pub struct Config {
     pub reply: ReplyConfig,
     /// The bots, by name; never empty.
     pub bots: Vec<Arc<BotConfig>>,
-    /// The callers that have a key.
+    /// The callers that have a key, and the clients of the webhook channel behind them.
     pub callers: Vec<CallerConfig>,
     /// The limits of webhooks.
     pub webhooks: WebhooksConfig,
@@ -282,6 +286,8 @@ pub struct BotConfig {
     pub max_attachment_bytes: usize,
     /// The endpoints that receive this bot's events.
     pub webhooks: Vec<BotWebhookConfig>,
+    /// The door for callers of the platform's webhook channel. Empty while it is off.
+    pub kore_webhook: Option<KoreWebhookConfig>,
 }
 
 /// `bots.assertion_url`

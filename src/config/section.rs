@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::config_value::{ConfigItem, ConfigTable, ConfigValue};
+use super::config_value::{self, ConfigItem, ConfigTable, ConfigValue};
 use super::diagnostics::{Diagnostics, ValueOrigin};
 use super::file_text::FileText;
 use super::load::open_file_warning;
@@ -273,6 +273,14 @@ impl<'a> Section<'a> {
         let (list, header) = (self.key(key), self.header(key));
         let items = match self.take(key).map(|item| item.value) {
             Some(ConfigValue::List(items)) => items,
+            // The text of a variable.
+            Some(ConfigValue::Untyped(text)) if text.trim_start().starts_with('[') => {
+                let Some(ConfigValue::List(items)) = config_value::fragment(text.trim()) else {
+                    self.diagnostics.error(&list, "is no TOML list such as [{ id = \"cs-1\" }]");
+                    return Vec::new();
+                };
+                items
+            }
             Some(ConfigValue::Table(_)) => {
                 self.diagnostics.error(
                     &list,

@@ -9,7 +9,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
-use super::{BotConfig, Config, ConfigErrors, ConfigWarning, FileText, QuietRule, StoreUrl, read};
+use super::{
+    BotConfig, Config, ConfigErrors, ConfigWarning, FileText, KoreApiVersion, PayloadFormat, QuietRule,
+    StoreUrl, V1TextForm, read,
+};
 use crate::domain::{DeliveryKind, QuietSource};
 
 const BOT: &str =
@@ -28,6 +31,7 @@ fn text_of(path: &Path) -> io::Result<String> {
         Some("/secrets/plain") => Ok("from-a-file\n".to_owned()),
         Some("/secrets/empty") => Ok("\n".to_owned()),
         Some("/secrets/pem") => Ok(include_str!("../../tests/fixtures/rsa.pem").to_owned()),
+        Some("/public.pem") => Ok(include_str!("../../tests/fixtures/rsa.public.pem").to_owned()),
         Some("/secrets/cut.pem") => Ok(include_str!("../../tests/fixtures/rsa.pem")[..900].to_owned()),
         Some("/secrets/whsec") => Ok(format!("# new\n{0}\n\n{0}\n", webhook_secret())),
         Some("/secrets/headers") => Ok("X-Team: hush\n".to_owned()),
@@ -58,6 +62,78 @@ fn bad(text: &str, env: &[(&str, &str)]) -> ConfigErrors {
 
 fn caller(rest: &str) -> String {
     format!("{BOT}[[callers]]\nname = \"crm\"\nkey_sha256 = \"{HASH}\"\nscopes = [\"send\"]\n{rest}")
+}
+
+#[test]
+fn door_has_the_bots_own_app_or_its_clients() {
+    let own = good(&format!("{BOT}[bots.kore_webhook]\n"), &[]);
+    let door = own.bots[0].kore_webhook.as_ref().unwrap();
+    assert_eq!((door.hold, door.v1_text), (Duration::from_secs(10), V1TextForm::String));
+    assert_eq!(own.callers[0].kore_client.as_ref().unwrap().id, own.bots[0].client_id);
+    assert!(!own.has_callers() && own.callers[0].scopes.send);
+    assert!(!format!("{own:?}").contains("hush"), "keys are not for Debug");
+
+    let text = format!(
+        "{}[bots.kore_webhook]\nv1_text = \"array\"\nhold = \"3s\"\nclients = [{{ id = \"cs-1\", secret = \"s\", algorithm = \
+         \"HS384\", user_prefix = \"a-\" }}, {{ id = \"cs-2\", public_key_file = \"/public.pem\", rate_per_minute = 7 }}]\n",
+        BOT
+    );
+    let config = good(&text, &[]);
+    let door = config.bots[0].kore_webhook.as_ref().unwrap();
+    assert_eq!((door.hold, door.v1_text), (Duration::from_secs(3), V1TextForm::Array));
+    let clients: Vec<_> = config
+        .callers
+        .iter()
+        .map(|caller| (&*caller.name, &*caller.user_prefix, caller.rate_per_minute))
+        .collect();
+    assert_eq!(clients, [("support/cs-1", "a-", 0), ("support/cs-2", "", 7)]);
+    let by_variable = good(
+        BOT,
+        &[("RTM_BRIDGE__BOTS__SUPPORT__KORE_WEBHOOK__CLIENTS", r#"[{ id = "cs-3", secret = "s" }]"#)],
+    );
+    assert_eq!(by_variable.callers[0].name, "support/cs-3");
+    assert!(good(&format!("{BOT}[bots.kore_webhook]\nenabled = false\n"), &[]).callers.is_empty());
+}
+
+#[test]
+fn asynchronous_door_adds_an_endpoint() {
+    let door = "[bots.kore_webhook]\ncallback_url = \"https://hooks.example.com/kore\"\n";
+    let config = good(&format!("{BOT}{door}version = \"v1\"\n"), &[]);
+    let endpoint = &config.bots[0].webhooks[0];
+    assert_eq!(
+        (&*endpoint.name, endpoint.form),
+        ("kore-webhook", PayloadFormat::KoreChannel(KoreApiVersion::V1))
+    );
+    assert!(endpoint.secrets.is_empty() && config.bots[0].callback_signer().is_none());
+    assert!(config.bots[0].kore_webhook.as_ref().unwrap().is_asynchronous);
+    let secret = webhook_secret();
+    let own = format!("{BOT}[[bots.webhooks]]\nname = \"main\"\nsecrets = [\"{secret}\"]\n{door}");
+    let config = good(&own, &[]);
+    assert_eq!(config.bots[0].webhooks[1].secrets[0].expose_secret(), secret);
+    assert_eq!(config.bots[0].webhooks[1].form, PayloadFormat::KoreChannel(KoreApiVersion::V2));
+    let twice = own.replace("\"main\"", "\"kore-webhook\"");
+    assert!(bad(&twice, &[]).to_string().contains("rename that"));
+}
+
+#[test]
+fn mistake_of_a_door_names_its_client() {
+    let mistakes =
+        |clients: &str| bad(&format!("{BOT}[bots.kore_webhook]\nclients = [{clients}]\n"), &[]).to_string();
+    for (client, words) in [
+        (r#"{ secret = "s" }"#, "clients[1].id"),
+        (r#"{ id = "cs-1" }"#, "clients[1].secret"),
+        (r#"{ id = "cs-1", secret = "s", public_key = "k" }"#, "keep one"),
+        (r#"{ id = "cs-1", secret = "s", algorithm = "RS256" }"#, "other algorithms need `public_key`"),
+        (r#"{ id = "cs-1", public_key_file = "/secrets/pem" }"#, "holds a private key"),
+        (
+            r#"{ id = "cs-1", public_key_file = "/public.pem", algorithm = "ES256" }"#,
+            "does not fit `algorithm`",
+        ),
+        (r#"{ id = "cs-1", secret = "s", algorithm = "none" }"#, "is not one of"),
+    ] {
+        let mistakes = mistakes(client);
+        assert!(mistakes.contains(words), "{client}: {mistakes}");
+    }
 }
 
 #[test]

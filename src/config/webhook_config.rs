@@ -55,8 +55,19 @@ pub enum PayloadFormat {
     CloudEvents,
     /// `CloudEvents` 1.0 over HTTP, in structured mode.
     CloudEventsStructured,
-    /// The format of the platform's own webhook channel (protocol.md 9.4).
+    /// The format of the platform's own webhook channel, with the whole turn in one post (protocol.md 9.4).
     KoreV2,
+    /// The asynchronous form of that channel: each reply is a post, and the end of the turn is another one.
+    KoreChannel(KoreApiVersion),
+}
+
+/// The version of the platform's webhook channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KoreApiVersion {
+    /// Version 1.
+    V1,
+    /// Version 2.
+    V2,
 }
 
 /// `bots.webhooks.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.

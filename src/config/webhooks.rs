@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
+use super::kore_webhook::KORE_ENDPOINT;
 use super::parse::{
     self, InvalidValue, ParseResult, as_text, duration, duration_or_never, list, number, one_of, quoted,
 };
@@ -32,7 +33,7 @@ const EXTENTS: [(&str, PayloadExtent); 2] = [("full", PayloadExtent::Full), ("th
 const GONE: &str = "is a list of endpoints now: write [[bots.webhooks]] instead of [bots.webhook], with the same keys and \
                     a `name`, such as name = \"main\" (in variables WEBHOOKS__MAIN instead of WEBHOOK)";
 
-const UNENCRYPTED: &str = "is not encrypted: others can read the deliveries; use https";
+pub(super) const UNENCRYPTED: &str = "is not encrypted: others can read the deliveries; use https";
 
 const PRIVATE: &str = "is not a public address, so the bridge sends no delivery there; `webhooks.allow_private` can allow its range";
 
@@ -231,7 +232,8 @@ impl BotConfig {
     /// Returns the endpoint whose secrets sign callbacks of callers without secrets: the one without a URL, else the
     /// first.
     pub fn callback_signer(&self) -> Option<&BotWebhookConfig> {
-        self.webhooks.iter().find(|endpoint| endpoint.url.is_none()).or_else(|| self.webhooks.first())
+        let mut signers = self.webhooks.iter().filter(|endpoint| !endpoint.secrets.is_empty());
+        signers.clone().find(|endpoint| endpoint.url.is_none()).or_else(|| signers.next())
     }
 }
 
@@ -242,7 +244,11 @@ pub(super) fn check(diagnostics: &mut Diagnostics, config: &Config) {
         for BotWebhookConfig { name, url, .. } in &bot.webhooks {
             let url = url.as_ref();
             if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {
-                diagnostics.warn(&format!("bots.{}.webhooks.{name}.url", bot.name), PRIVATE);
+                let key = match &**name {
+                    KORE_ENDPOINT => "kore_webhook.callback_url".to_owned(),
+                    name => format!("webhooks.{name}.url"),
+                };
+                diagnostics.warn(&format!("bots.{}.{key}", bot.name), PRIVATE);
             }
         }
     }

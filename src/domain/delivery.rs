@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use ulid::Ulid;
 
-use super::{ConversationId, MessageId, Partition, Sha256, Timestamp, TraceId, TurnOutcome};
+use super::{ConversationId, EndpointId, MessageId, Partition, Sha256, Timestamp, TraceId, TurnOutcome};
 
 /// The id of a delivery, which is also its `webhook-id`: a ULID, so that ids sort by time.
 ///
@@ -43,6 +43,13 @@ impl DeliveryId {
         hash.update(name);
         let bits = hash.finish().iter().take(9).fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte));
         Self(Ulid::from_parts(self.0.timestamp_ms(), bits << 8 | self.partition().index() as u128))
+    }
+
+    /// Returns the id of the delivery that reports the end of this one as a dead letter.
+    #[must_use]
+    pub fn of_report(self, endpoint: &str, at: Timestamp) -> Self {
+        let report = self.at_endpoint(endpoint);
+        Self(Ulid::from_parts(at.as_millis(), report.0.random()))
     }
 
     /// Returns the least id of the deliveries that were created at this time or later.
@@ -87,6 +94,8 @@ pub enum DeliveryKind {
     MessageAnswered,
     /// A message's turn failed.
     MessageFailed,
+    /// A reply came within its turn. The end of the turn tells of it too.
+    Reply,
     /// A reply came after its turn had ended.
     ReplyLate,
     /// A reply came outside any turn.
@@ -111,9 +120,10 @@ pub enum DeliveryKind {
 
 impl DeliveryKind {
     /// Every kind that is stored.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MessageAnswered,
         Self::MessageFailed,
+        Self::Reply,
         Self::ReplyLate,
         Self::ReplyUnsolicited,
         Self::AgentStarted,
@@ -139,6 +149,7 @@ impl DeliveryKind {
         match self {
             Self::MessageAnswered => "message.answered",
             Self::MessageFailed => "message.failed",
+            Self::Reply => "reply",
             Self::ReplyLate => "reply.late",
             Self::ReplyUnsolicited => "reply.unsolicited",
             Self::AgentStarted => "agent.started",
@@ -204,6 +215,12 @@ impl NewDelivery {
             DeliveryOrigin::Endpoint(name) => Some(name),
             DeliveryOrigin::Callback { .. } => None,
         }
+    }
+
+    /// Returns the bot's endpoint over all bots; `None` for a callback.
+    pub fn endpoint_id(&self) -> Option<EndpointId> {
+        let name = self.endpoint()?.into();
+        Some(EndpointId { bot: self.conversation.bot().clone(), name })
     }
 
     /// Returns the approximate number of bytes that the store keeps. The limits count with it.

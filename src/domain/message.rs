@@ -112,6 +112,8 @@ pub struct MessageContent {
     pub meta_tags: Option<JsonObject>,
     /// Time zone, locale and the like, forwarded unchanged.
     pub meta: Option<JsonObject>,
+    /// More members for the top of the frame, forwarded unchanged. A bot reads the frame as its `messagePayload`.
+    pub payload_members: Option<JsonObject>,
 }
 
 impl MessageContent {
@@ -135,7 +137,7 @@ impl MessageContent {
         if text.len() > TEXT_MAX_BYTES || (text.is_empty() && attachments.is_empty()) {
             return Err(InvalidMessage::Text);
         }
-        Ok(Self { text, display_text: None, attachments, custom_data: None, meta_tags: None, meta: None })
+        Ok(Self { text, attachments, ..Self::without_text() })
     }
 
     /// Creates content without a text, for a message that is an event.
@@ -148,6 +150,7 @@ impl MessageContent {
             custom_data: None,
             meta_tags: None,
             meta: None,
+            payload_members: None,
         }
     }
 
@@ -334,7 +337,7 @@ impl NewMessage {
     /// Returns the approximate number of bytes of the caller's texts.
     pub fn text_weight(&self) -> usize {
         let content = &self.content;
-        let objects = [&content.custom_data, &content.meta_tags, &content.meta];
+        let objects = [&content.custom_data, &content.meta_tags, &content.meta, &content.payload_members];
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         content.text().len()
             + text(&content.display_text)

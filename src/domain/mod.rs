@@ -10,6 +10,7 @@ mod connection_status;
 mod conversation_id;
 mod conversation_record;
 mod delivery;
+mod endpoint;
 mod event_kind;
 mod fair_share;
 #[cfg(any(test, feature = "test-support"))]
@@ -40,6 +41,7 @@ pub use conversation_record::{ConversationRecord, Fingerprint, LastTurn, LateRep
 pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
 };
+pub use endpoint::{EndpointId, EndpointOutage, EndpointReport, EndpointState};
 pub use event_kind::EventKind;
 pub use fair_share::{CALLER_PLACES, FairShare, SharePermit};
 pub use http_date::{parse_http_date, parse_retry_after};

@@ -152,7 +152,7 @@ impl ApiError {
             #[serde(skip_serializing_if = "Option::is_none")]
             message: Option<&'a Message>,
         }
-        let ApiErrorParts { problem, errors, message, instance, headers, close } = &*self.0;
+        let ApiErrorParts { problem, errors, message, instance, .. } = &*self.0;
         let body = ProblemBody {
             problem,
             instance: instance.as_deref().unwrap_or_else(|| prefix(path, MAX_INSTANCE_BYTES)),
@@ -160,9 +160,21 @@ impl ApiError {
             errors,
             message: message.as_ref(),
         };
-        let status = StatusCode::from_u16(problem.kind.status());
-        let mut response = HttpResponse::build(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
-        response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
+        let status = StatusCode::from_u16(problem.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // A problem consists of text and numbers, so its serialisation cannot fail.
+        self.response_with(status, "application/problem+json", serde_json::to_vec(&body).unwrap_or_default())
+    }
+
+    /// Builds a response with this body, and the headers of the error.
+    pub(super) fn response_with(
+        &self,
+        status: StatusCode,
+        content_type: &'static str,
+        body: Vec<u8>,
+    ) -> HttpResponse {
+        let ApiErrorParts { problem, headers, close, .. } = &*self.0;
+        let mut response = HttpResponse::build(status);
+        response.insert_header((header::CONTENT_TYPE, content_type));
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(wait) = problem.retry_after {
             // Whole seconds, at least one, rounded up: a retry must not come too early.
@@ -175,8 +187,7 @@ impl ApiError {
         if *close {
             response.force_close();
         }
-        // A problem consists of text and numbers, so its serialisation cannot fail.
-        response.body(serde_json::to_vec(&body).unwrap_or_default())
+        response.body(body)
     }
 }
 

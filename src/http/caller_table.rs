@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
+use serde_json::{Map, Value};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{AuthRefusal, CallerIdentity, CallerRights};
 use super::rate_limit::CallerRateLimit;
 use crate::config::{CallerConfig, Config};
-use crate::domain::{CALLER_PLACES, Sha256, Timestamp};
+use crate::domain::{BotName, CALLER_PLACES, Sha256, Timestamp};
 use crate::identity::{ReadToken, RemoteKeys, TokenRefusal, TokenVerifier, issuer_of};
 
 /// The callers of one configuration.
@@ -96,9 +97,23 @@ impl CallerTable {
         Self { entries: entries.collect() }
     }
 
-    /// Returns whether the configuration has no callers.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Returns whether the configuration has no callers but clients of the webhook channel, which use no other route.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries().all(|entry| entry.config.kore_client.is_some())
+    }
+
+    /// Finds a client of the webhook channel of a bot by its token, and returns the claims of the token too.
+    pub(super) fn find_client(
+        &self,
+        bot: &BotName,
+        id: &str,
+        token: &str,
+    ) -> Option<(&CallerIdentity, Map<String, Value>)> {
+        self.entries.iter().find_map(|caller| {
+            let client = caller.entry.config.kore_client.as_ref();
+            let client = client.filter(|client| client.bot == *bot && client.id == id)?;
+            Some((&caller.identity, client.key.verify(token)?))
+        })
     }
 
     /// Returns the entries, in the order of the configuration.

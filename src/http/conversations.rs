@@ -12,9 +12,10 @@ use super::auth::{CallerIdentity, RequiredScope};
 use super::conversation_address::ConversationAddress;
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, CONVERSATION, ERASE};
+use crate::config::BotConfig;
 use crate::domain::{
-    BotName, ConnectionStatus, ConversationId, ConversationState, MessageContent, NewMessage, Problem,
-    ProblemKind, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
+    BotName, ConnectionStatus, ConversationId, ConversationState, Message, MessageContent, NewMessage,
+    Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
 };
 use crate::hub::HubError;
 use crate::store::AcceptRequest;
@@ -86,14 +87,29 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
     record("bot", &bot.name);
     record("caller", &caller.name());
+    end_session(context, &caller, request, bot, conversation).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Ends the platform's session. Returns the message that did so.
+///
+/// # Errors
+/// The problem of that message, and `platform-unavailable` if it has not ended in time.
+pub(super) async fn end_session(
+    context: &ApiContext,
+    caller: &CallerIdentity,
+    request: &HttpRequest,
+    bot: &BotConfig,
+    conversation: ConversationId,
+) -> Result<Message, ApiError> {
     let accept = AcceptRequest {
         max_open: bot.max_open_messages,
         ..end_request(context, &caller, request, conversation, SessionRequest::Close)?
     };
-    let posted = context.hub.post(accept, Some(CLOSE_WAIT)).await?;
-    match posted.message.progress.outcome {
-        Some(TurnOutcome::Answered(_)) => Ok(HttpResponse::NoContent().finish()),
-        Some(TurnOutcome::Failed(problem)) => Err(problem.into()),
+    let message = context.hub.post(accept, Some(CLOSE_WAIT)).await?.message;
+    match &message.progress.outcome {
+        Some(TurnOutcome::Answered(_)) => Ok(message),
+        Some(TurnOutcome::Failed(problem)) => Err(problem.clone().into()),
         None => {
             let detail = "The conversation could not end in time: earlier messages are open, or the platform \
              does not answer. The end keeps its place in the lane and follows later.";

@@ -63,6 +63,7 @@ async fn accept(
         caller: caller.name().into(),
         key,
         body: idempotency_key::digest(&draft),
+        open_only: false,
     });
     let MessageDraft { content, event, user_details, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();

@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod header_parameters;
 mod health_pages;
 mod idempotency_key;
+mod kore_webhook;
 mod live_settings;
 mod local_host;
 mod messages;
@@ -53,6 +54,7 @@ mod tokens;
 mod trace_context;
 mod upload_body;
 mod upload_shares;
+mod webhooks;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -69,10 +71,10 @@ use crate::domain::{CALLER_PLACES, FairShare, MessageId, Problem, ProblemKind};
 use crate::hub::{Hub, HubError};
 use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
-use crate::store::Clock;
+use crate::store::{Clock, OutboxEventSender};
 use crate::wall_clock;
 use api_error::ApiError;
-use auth::{CallerIdentity, RequiredScope};
+use auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
@@ -101,6 +103,10 @@ const DELIVERIES: &str = "/deliveries";
 const DELIVERY: &str = "/deliveries/{id}";
 const REDELIVER: &str = "/deliveries/{id}/redeliver";
 const REDRIVE: &str = "/deliveries/redrive";
+const WEBHOOKS: &str = "/webhooks";
+const WEBHOOK_ENABLE: &str = "/webhooks/{bot}/{name}/enable";
+const WEBHOOK_DISABLE: &str = "/webhooks/{bot}/{name}/disable";
+const WEBHOOK_TEST: &str = "/webhooks/{bot}/{name}/test";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
@@ -124,9 +130,22 @@ pub const ROUTES: &[&str] = &[
     DELIVERY,
     REDELIVER,
     REDRIVE,
+    WEBHOOKS,
+    WEBHOOK_ENABLE,
+    WEBHOOK_DISABLE,
+    WEBHOOK_TEST,
     OPENAPI,
     DOCS,
     PROBLEM,
+    kore_webhook::V1,
+    kore_webhook::V2,
+    kore_webhook::POLL,
+    kore_webhook::BOT_META,
+    kore_webhook::CHAT_HISTORY,
+    kore_webhook::FILE,
+    kore_webhook::FILE_TOKEN,
+    kore_webhook::FILE_CHUNK,
+    kore_webhook::FILE_END,
     LIVE,
     READY,
     OTHER,
@@ -163,6 +182,8 @@ pub struct ApiContext {
     draining: Arc<AtomicBool>,
     /// Answer of `/readyz`. Only tests have none.
     readiness: Option<Arc<ReadinessProbe>>,
+    /// The dispatcher of this replica.
+    outbox: Option<OutboxEventSender>,
 }
 
 impl ApiContext {
@@ -183,8 +204,15 @@ impl ApiContext {
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             readiness: None,
+            outbox: None,
             config,
         }
+    }
+
+    /// Sets the dispatcher that tests endpoints.
+    #[must_use]
+    pub fn outbox(self, outbox: OutboxEventSender) -> Self {
+        Self { outbox: Some(outbox), ..self }
     }
 
     /// Sets the flag that tells this context whether its replica drains.
@@ -240,6 +268,11 @@ impl ApiContext {
                 }
             }
         };
+        self.count_request_of(caller).await
+    }
+
+    /// Counts a request of this caller in its rate.
+    async fn count_request_of(&self, caller: Result<CallerIdentity, AuthRefusal>) -> CountedRequest {
         let entry = caller.as_ref().ok().and_then(CallerIdentity::entry);
         let rate_limit = match entry.and_then(|entry| entry.rate.as_ref()) {
             Some(rate) => Some(rate.count(&self.hub, &self.metrics.callers).await),
@@ -302,6 +335,7 @@ impl ApiContext {
 /// Registers the callers' routes: `App::new().configure(http::configure(context))`.
 pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
+        kore_webhook::configure(&context, app);
         app.app_data(Data::from(context))
             // The router tries one pattern after the other, so that of nearly all requests comes first.
             .service(write_only(MESSAGES).route(web::post().to(messages::post)))
@@ -325,6 +359,10 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
             .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
             .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
+            .service(read_only(WEBHOOKS).route(web::route().guard(reads()).to(webhooks::list)))
+            .service(write_only(WEBHOOK_ENABLE).route(web::post().to(webhooks::enable)))
+            .service(write_only(WEBHOOK_DISABLE).route(web::post().to(webhooks::disable)))
+            .service(write_only(WEBHOOK_TEST).route(web::post().to(webhooks::test)))
             .service(
                 web::resource(RHYTHM)
                     .route(web::route().guard(reads()).to(rhythm::get))

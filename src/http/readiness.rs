@@ -15,6 +15,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::live_settings::ReloadStatus;
+use crate::config::{BotConfig, Config};
+use crate::domain::EndpointId;
 use crate::hub::Hub;
 use crate::store::Store;
 
@@ -30,6 +32,8 @@ pub struct ReadinessProbe {
     store: Store,
     /// Time for which the replica stays ready without its store.
     tolerance: Duration,
+    /// The bots whose endpoints may be switched off.
+    bots: Vec<Arc<BotConfig>>,
     /// True as soon as this replica shuts down, before it refuses requests.
     draining: Arc<AtomicBool>,
     contact: std::sync::Mutex<ContactHistory>,
@@ -92,12 +96,13 @@ impl ContactHistory {
 }
 
 impl ReadinessProbe {
-    /// Creates the probe of a replica that stays ready without its store for `tolerance`.
-    pub fn new(hub: Hub, store: Store, tolerance: Duration, draining: Arc<AtomicBool>) -> Self {
+    /// Creates the probe of a replica with this configuration.
+    pub fn new(hub: Hub, store: Store, config: &Config, draining: Arc<AtomicBool>) -> Self {
         Self {
             hub,
             store,
-            tolerance,
+            tolerance: config.server.ready_without_store,
+            bots: config.bots.clone(),
             draining,
             contact: std::sync::Mutex::default(),
             last: Mutex::default(),
@@ -117,6 +122,7 @@ impl ReadinessProbe {
             self.check_store().await,
             ReadinessCheck::of("handoff", share),
             ReadinessCheck::of("drain", drain),
+            self.check_webhooks().await,
             self.check_configuration(),
         ];
         ReadinessReport { ready: checks.iter().all(|check| check.ok), checks }
@@ -141,6 +147,28 @@ impl ReadinessProbe {
     /// Returns the status of reloads, which is part of the report.
     pub const fn reload_status(&self) -> &Arc<ReloadStatus> {
         &self.reload_status
+    }
+
+    /// Warns of endpoints that are switched off. They leave the replica ready.
+    async fn check_webhooks(&self) -> ReadinessCheck {
+        let mut check = ReadinessCheck::of("webhooks", Ok(()));
+        if self.bots.iter().all(|bot| bot.webhooks.is_empty()) {
+            return check;
+        }
+        let states = timeout(STORE_TIMEOUT, self.store.endpoint_states()).await;
+        let Ok(Ok(states)) = states else { return check };
+        for bot in &self.bots {
+            for endpoint in &bot.webhooks {
+                let id = EndpointId { bot: bot.name.clone(), name: endpoint.name.clone() };
+                if let Some(off) = states.get(&id).and_then(|state| state.off.as_ref()) {
+                    check.warnings.push(format!(
+                        "the endpoint {} of the bot {} is switched off since {}: {}; POST /webhooks/{id}/enable switches it on",
+                        id.name, id.bot, off.since, off.reason
+                    ));
+                }
+            }
+        }
+        check
     }
 
     /// Checks whether the last reload was taken over. The former configuration serves on if not.

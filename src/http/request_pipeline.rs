@@ -22,6 +22,7 @@ use super::auth::{AuthRefusal, CallerIdentity};
 use super::concurrency_limit::ConcurrencyPermit;
 use super::detachable_connection::DetachableConnection;
 use super::expectation::CountedRequest;
+use super::kore_webhook;
 use super::rate_limit::RateLimitStatus;
 use super::trace_context::TraceContext;
 use crate::domain::{ProblemKind, SharePermit, TraceId};
@@ -86,7 +87,7 @@ pub(super) async fn respond(
             },
         }
     };
-    let mut response = answer(context, head, connection, trace, work).instrument(span).await;
+    let mut response = answer(context, route, head, connection, trace, work).instrument(span).await;
     if let Some(rate_limit) = &counted.rate_limit {
         rate_limit.write_headers(response.headers_mut());
     }
@@ -107,6 +108,7 @@ pub(super) async fn respond(
 
 async fn answer(
     context: &ApiContext,
+    route: &str,
     head: &RequestHead,
     connection: Option<&DetachableConnection>,
     trace: TraceContext,
@@ -125,7 +127,11 @@ async fn answer(
     });
     result.unwrap_or_else(|failure| {
         log(&failure, trace);
-        failure.response(head.uri.path(), trace)
+        if kore_webhook::is_route(route) {
+            kore_webhook::error_response(&failure, route, trace)
+        } else {
+            failure.response(head.uri.path(), trace)
+        }
     })
 }
 

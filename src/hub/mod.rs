@@ -17,6 +17,7 @@
 
 mod connect_limiter;
 mod conversation_list;
+mod endpoints;
 mod erasure;
 mod lease_table;
 mod membership;
@@ -61,7 +62,9 @@ pub use self::rebalance::{
 };
 pub use self::subscription::Subscription;
 pub use self::threads::HubThreads;
-pub use crate::link::{FRAMES_IN, FRAMES_OUT, UPLOAD_CHUNK_BYTES, UploadFailure};
+pub use crate::link::{
+    FRAMES_IN, FRAMES_OUT, HistoryExcerpt, StepFailure, UPLOAD_CHUNK_BYTES, UploadFailure, UploadStep,
+};
 
 /// The timeout of a command for a place in a shard's queue. A new message is then refused. A stored message waits for the
 /// next sweep.

@@ -28,6 +28,7 @@ mod mailbox;
 mod new_deliveries;
 mod open_streams;
 mod platform_clock;
+mod platform_history;
 mod stats;
 mod store_retry;
 mod turn;
@@ -36,7 +37,9 @@ mod upload;
 mod write_buffer;
 
 pub use crate::domain::LinkState;
-pub use crate::rtm::{ConnectorSetupError, FileUpload, Grant, PlatformConnector, UPLOAD_CHUNK_BYTES};
+pub use crate::rtm::{
+    ConnectorSetupError, FileUpload, Grant, HistoryExcerpt, PlatformConnector, UPLOAD_CHUNK_BYTES, UploadStep,
+};
 pub use crate::store::StoreClock;
 pub use calls::fail_open;
 pub use conversation_host::ConversationHost;
@@ -46,6 +49,7 @@ pub use input::{
 };
 pub use machine::Machine;
 pub use mailbox::Mailbox;
+pub use platform_history::read_history;
 pub use stats::{FRAMES_IN, FRAMES_OUT};
 pub use store_retry::retry_while_unavailable;
-pub use upload::{UploadFailure, upload};
+pub use upload::{StepFailure, UploadFailure, upload, upload_step};

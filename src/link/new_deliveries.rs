@@ -45,8 +45,8 @@ pub(crate) fn of_end(
     event.deliveries(bot, new.callback.as_ref(), &message)
 }
 
-/// Returns the deliveries of a reply, whose entry is at `place`. A reply within its turn has none, because the turn's
-/// end tells of it. `last` is the turn that late replies are joined to.
+/// Returns the deliveries of a reply, whose entry is at `place`. The end of a turn tells of the replies within it, so these go
+/// only to endpoints that ask for them. `last` is the turn that late replies are joined to.
 pub(crate) fn of_reply(
     bot: &BotConfig,
     conversation: &ConversationId,
@@ -58,7 +58,7 @@ pub(crate) fn of_reply(
     let (kind, last) = match reply.in_reply_to {
         None => (DeliveryKind::ReplyUnsolicited, None),
         Some(message) if reply.late => (DeliveryKind::ReplyLate, last.filter(|last| last.message == message)),
-        Some(_) => return Vec::new(),
+        Some(_) => (DeliveryKind::Reply, None),
     };
     let trace = last.map_or_else(TraceId::default, |last| last.trace);
     let event = DeliveredEvent { kind, conversation, message: reply.in_reply_to, trace, place, at };

@@ -5,7 +5,7 @@ use futures_util::Stream;
 use tracing::info;
 
 use crate::domain::{Problem, ProblemKind, UploadedFile};
-use crate::rtm::{ConnectError, FileUpload, RetryAdvice, UploadError};
+use crate::rtm::{ConnectError, FileUpload, RetryAdvice, UploadError, UploadStep};
 
 /// Reason why a file was not uploaded. `E` is the failure of its source.
 #[derive(Debug)]
@@ -30,6 +30,30 @@ pub async fn upload<E>(
         UploadError::Call(error) => {
             info!(bot = %bot.name, %error, "a file could not be uploaded");
             UploadFailure::Platform(problem(&error))
+        }
+    })
+}
+
+/// Reason why a step of an upload failed.
+#[derive(Debug)]
+pub enum StepFailure {
+    /// The platform lacks chunks of these numbers.
+    ChunksLost(Vec<usize>),
+    /// The platform did not take it.
+    Platform(Problem),
+}
+
+/// Makes one step of an upload in chunks.
+///
+/// # Errors
+/// [`StepFailure`].
+pub async fn upload_step(upload: FileUpload<'_>, step: UploadStep<'_>) -> Result<Box<str>, StepFailure> {
+    let bot = upload.bot;
+    upload.step(step).await.map_err(|error| match error {
+        ConnectError::ChunksLost { numbers } => StepFailure::ChunksLost(numbers),
+        error => {
+            info!(bot = %bot.name, %error, "a step of an upload failed");
+            StepFailure::Platform(problem(&error))
         }
     })
 }

@@ -1,14 +1,14 @@
 //! Metrics of deliveries to receivers of webhooks.
 //!
-//! No label names a receiver, because callers name some of them.
+//! No label names the receiver of a callback, because callers choose it. Endpoints are named by the configuration.
 
 use std::time::Duration;
 
-use prometheus::{Error, Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Error, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::labels::OTHER;
 use super::{AttemptEnd, MetricFactory, SECONDS, child, children};
-use crate::domain::{BotName, DeliveryKind};
+use crate::domain::{BotName, DeliveryKind, EndpointId};
 
 /// Deliveries of this replica's partitions.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct DeliveryMetrics {
     attempt_duration: Histogram,
     first_attempt_delay: Histogram,
     ended: IntCounterVec,
+    endpoints_off: IntGaugeVec,
     /// Queues with a delivery.
     pub queues: IntGauge,
     /// Attempts from the request to begin until the store knows their result.
@@ -51,6 +52,11 @@ impl DeliveryMetrics {
                 "Ended deliveries by outcome: delivered, or dead (dead-lettered).",
                 &["bot", "type", "outcome"],
             )?,
+            endpoints_off: factory.gauges(
+                "webhook_endpoint_off",
+                "1 for an endpoint that is switched off, else 0. Each replica tells the state of the store.",
+                &["bot", "webhook"],
+            )?,
             queues: factory.gauge(
                 "delivery_queues",
                 "Queues with a delivery, one for each conversation and target.",
@@ -61,6 +67,13 @@ impl DeliveryMetrics {
                 "Receivers' hosts with an open circuit breaker: they failed repeatedly and only get probes.",
             )?,
         })
+    }
+
+    /// Sets whether an endpoint of the configuration is switched off.
+    pub fn endpoint_off(&self, id: &EndpointId, is_off: bool) {
+        if let Ok(gauge) = self.endpoints_off.get_metric_with_label_values(&[id.bot.as_str(), &id.name]) {
+            gauge.set(is_off.into());
+        }
     }
 
     /// Counts an ended attempt, and its duration if it reached out to a receiver.

@@ -6,6 +6,7 @@
 //!
 //! Most messages are plain text. Such a message is read without an allocation beside its text.
 
+mod channel_element;
 mod choices;
 mod content_draft;
 mod envelope;
@@ -24,6 +25,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+pub(crate) use self::channel_element::{ChannelElement, ChannelEnd, ChannelReply, ChannelText};
 use self::content_draft::ContentDraft;
 pub(crate) use self::message_marks::{announces_more, has_content, is_agent_line, is_template};
 use self::read_depth::ReadDepth;

@@ -35,17 +35,28 @@ impl<'a> From<Option<&'a str>> for HistoryStart<'a> {
     }
 }
 
+/// The part of the history that a request asks for, in the platform's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HistoryExcerpt<'a> {
+    /// Most messages of the page.
+    pub limit: u32,
+    /// Messages to leave out, back from the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u32>,
+    /// Whether the page goes forward in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward: Option<bool>,
+    /// The platform's id of the message that the page begins at.
+    #[serde(rename = "msgId", skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<&'a str>,
+}
+
 #[derive(Serialize)]
 struct HistoryQuery<'a> {
     #[serde(rename = "botId")]
     bot_id: &'a str,
-    limit: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    forward: Option<bool>,
-    #[serde(rename = "msgId", skip_serializing_if = "Option::is_none")]
-    message_id: Option<&'a str>,
+    #[serde(flatten)]
+    selection: &'a HistoryExcerpt<'a>,
 }
 
 impl PlatformConnector {
@@ -70,7 +81,25 @@ impl PlatformConnector {
             HistoryStart::After(id) => (None, Some(true), Some(id)),
             HistoryStart::Newest(back) => (Some(back), None, None),
         };
-        let query = HistoryQuery { bot_id: &bot.task_bot_id, limit: PAGE_SIZE, offset, forward, message_id };
+        let selection = HistoryExcerpt { limit: PAGE_SIZE, offset, forward, message_id };
+        self.fetch_history(bot, user, context, grant, &selection, now).await
+    }
+
+    /// Fetches a part of the conversation of `user` and the bot, as the platform sends it. All else is as for
+    /// [`Self::fetch_history_page`].
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn fetch_history(
+        &self,
+        bot: &BotConfig,
+        user: &UserId,
+        context: &Rc<ConnectContext>,
+        grant: &mut Option<Grant>,
+        selection: &HistoryExcerpt<'_>,
+        now: Timestamp,
+    ) -> Result<Bytes, ConnectError> {
+        let query = HistoryQuery { bot_id: &bot.task_bot_id, selection };
         let body_max = bot.max_message_bytes.max(BODY_MAX);
         self.with_grant(bot, user, context, grant, now, async |grant| {
             let request = self

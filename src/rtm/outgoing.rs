@@ -114,7 +114,17 @@ pub fn message(bot: &BotConfig, message: &AcceptedMessage, connect: &ConnectCont
         attachments: &content.attachments,
         custom_data: data,
     });
-    frame.to_json()
+    let frame = frame.to_json();
+    match &content.payload_members {
+        None => frame,
+        Some(members) => with_members(frame, members),
+    }
+}
+
+/// Adds members to a frame that it lacks.
+fn with_members(frame: String, members: &JsonObject) -> String {
+    let own = RawValue::from_string(frame.clone()).ok().and_then(|own| JsonObject::new(own).ok());
+    own.map_or(frame, |own| own.with_defaults(members).get().to_owned())
 }
 
 /// Returns the frame of a message that has only a text.
@@ -246,6 +256,18 @@ mod tests {
         let own = sent(own);
         assert_eq!(own["customData"], json!({"from": "bridge", "tier": "none", "page": 7}));
         assert_eq!(own["botInfo"]["metaTags"], json!({}));
+    }
+
+    #[test]
+    fn payload_members_are_at_the_top_and_replace_no_member() {
+        let mut content = MessageContent::new("hi").unwrap();
+        content.payload_members =
+            Some(object(r#"{"client":"x","from":{"userInfo":{"email":"a@b"}},"n":1.50}"#));
+        let frame = message(&bot(), &accepted(content));
+        assert!(frame.contains(r#""n":1.50"#), "{frame}");
+        let frame = parsed(&frame);
+        assert_eq!((&frame["client"], &frame["message"]["body"]), (&json!("sdk"), &json!("hi")));
+        assert_eq!(frame["from"]["userInfo"]["email"], "a@b");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! that the platform lost are sent again. Only one chunk is in memory, and no call begins before it has arrived. Each call
 //! has a timeout and is retried a few times. An expired token is renewed once in each call.
 
+mod upload_step;
+
 use std::io;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use crate::domain::lenient_json::{members, string, string_or_number};
 use crate::domain::{Backoff, FileDescription, UploadedFile, UserId};
 use crate::metrics::{BotUploadMetrics, ConnectResult, UploadCall};
 use crate::wall_clock;
+
+pub use self::upload_step::UploadStep;
 
 /// Most bytes of a chunk. The Web SDK sends chunks of this length.
 pub const UPLOAD_CHUNK_BYTES: usize = 1 << 20;
@@ -139,6 +143,13 @@ impl FileUpload<'_> {
         })
     }
 
+    /// Calls `POST …/attachment/file/token`.
+    async fn file_token(&mut self) -> Result<Box<str>, ConnectError> {
+        let path = "/attachment/file/token";
+        self.call(ConnectPhase::FileToken, path, CALL_TIMEOUT, file_token, |request| request.send_body(()))
+            .await
+    }
+
     /// Calls `POST …/attachment/file`, and returns the file's id.
     async fn send_whole(&mut self, bytes: &Bytes) -> Result<Box<str>, ConnectError> {
         let file = self.file;
@@ -163,10 +174,7 @@ impl FileUpload<'_> {
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
     {
-        let path = "/attachment/file/token";
-        let token = self
-            .call(ConnectPhase::FileToken, path, CALL_TIMEOUT, file_token, |request| request.send_body(()));
-        let token = token.await?;
+        let token = self.file_token().await?;
         let mut spool = ChunkSpool::create().inspect_err(|error| self.report_spool(error)).ok();
         let (mut chunk, mut size, mut count) = (first, 0, 0);
         loop {

@@ -14,6 +14,8 @@ pub struct IdempotencyRequest {
     pub key: Box<str>,
     /// SHA-256 of the body's JSON value with its defaults.
     pub body: [u8; 32],
+    /// Whether the key finds an open message only. Once that message has ended, the key is free for the next one.
+    pub open_only: bool,
 }
 
 /// The digest of an idempotency key in a conversation. It has the same size for all keys.

@@ -27,6 +27,7 @@ mod accept;
 mod conversation;
 mod conversation_index;
 mod delivery_table;
+mod endpoint_table;
 mod erasure;
 mod expiry;
 mod journal_page;
@@ -44,6 +45,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::endpoint_table::EndpointTable;
 use self::partition_contents::PartitionContents;
 use self::replica_table::ReplicaTable;
 use self::rhythm_table::RhythmTable;
@@ -115,6 +117,7 @@ pub struct MemoryStore {
     clock: Clock,
     replicas: Mutex<ReplicaTable>,
     rhythms: Mutex<RhythmTable>,
+    endpoints: Mutex<EndpointTable>,
     shared_callers: Mutex<SharedCallers>,
 }
 
@@ -137,6 +140,7 @@ impl MemoryStore {
             clock,
             replicas: Mutex::default(),
             rhythms: Mutex::default(),
+            endpoints: Mutex::default(),
             shared_callers: Mutex::default(),
         })
     }

@@ -19,6 +19,7 @@ mod accept_request;
 mod clock;
 mod conversation_index;
 mod conversation_state;
+mod endpoint_state;
 mod error;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;

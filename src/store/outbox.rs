@@ -24,8 +24,8 @@ use std::time::Duration;
 use super::Hint;
 use super::{Fence, Store, StoreError, dispatch};
 use crate::domain::{
-    BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, MessageId, NewDelivery,
-    Partition, Sha256, Timestamp, UserId,
+    BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, EndpointId, MessageId,
+    NewDelivery, Partition, Sha256, Timestamp, UserId,
 };
 
 /// The lifetime of a dead delivery.
@@ -88,6 +88,8 @@ pub struct PendingQueue {
     pub queue: QueueId,
     /// The target of its deliveries.
     pub target: Box<str>,
+    /// The endpoint of its deliveries; `None` for a callback.
+    pub endpoint: Option<EndpointId>,
     /// The time at which its first delivery may be attempted: its next attempt, or the end of the attempt in flight.
     pub due: Timestamp,
     /// The start of its attempts, as in [`ClaimedDelivery::since`].
@@ -142,6 +144,8 @@ pub struct FinishRequest {
     pub attempt: DeliveryAttempt,
     /// The decision that follows.
     pub decision: RetryDecision,
+    /// The deliveries that report the dead letter to other endpoints. The same step writes them.
+    pub reports: Vec<NewDelivery>,
 }
 
 /// The decision after an attempt.
@@ -262,6 +266,19 @@ impl Store {
         window: Duration,
     ) -> Result<BeginResult, StoreError> {
         dispatch!(self.begin(partition, fence, queue, token, window))
+    }
+
+    /// Does the same before the delivery is due, unless an attempt of it is in flight. The owner ends such an attempt
+    /// without a request.
+    pub async fn begin_early(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<BeginResult, StoreError> {
+        dispatch!(self.begin_early(partition, fence, queue, token, window))
     }
 
     /// Records the result of an attempt and the decision about the delivery.

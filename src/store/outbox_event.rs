@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Fence, QueueId};
-use crate::domain::Partition;
+use crate::domain::{DeliveryAttempt, EndpointId, Partition};
 
 /// The capacity of the channel.
 const CAPACITY: usize = 4096;
@@ -46,6 +46,15 @@ pub enum OutboxEvent {
     },
     /// The partition is no longer ours.
     Lost(Partition, Fence),
+    /// The state of an endpoint was changed on this replica.
+    EndpointsChanged,
+    /// An endpoint is to be tested at once.
+    TestRequested {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// The sender for the result. It is dropped if the endpoint is not configured.
+        answer: oneshot::Sender<DeliveryAttempt>,
+    },
     /// Events were dropped: the outbox of every partition must be read.
     Missed,
 }

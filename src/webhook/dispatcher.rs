@@ -15,6 +15,7 @@
 //! loses no delivery, because the outbox in the store keeps deliveries and running attempts.
 
 mod in_flight;
+mod shared_state;
 mod stats;
 mod worker;
 
@@ -31,6 +32,7 @@ use tracing::error;
 use self::stats::DispatcherStats;
 use self::worker::DeliveryWorker;
 use super::attempt::attempt;
+use super::endpoint_board::EndpointBoard;
 use super::sender::{DeliverySender, SenderSetupError};
 use super::target_table::TargetTable;
 use crate::config::Config;
@@ -140,7 +142,9 @@ impl Dispatcher {
                 };
                 let stats = DispatcherStats::new(&config, metrics)?;
                 let now = store.now().await?;
-                Ok(DeliveryWorker::new(&config.webhooks, store, now, stats, send))
+                let board = EndpointBoard::new(&config, &store.endpoint_states().await?);
+                stats.endpoints(&board);
+                Ok(DeliveryWorker::new(&config.webhooks, store, now, stats, board, send))
             }
             .await;
             match worker {

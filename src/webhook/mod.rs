@@ -6,6 +6,7 @@
 mod attempt;
 mod circuit_breaker;
 mod dispatcher;
+mod endpoint_board;
 mod payload;
 mod probe;
 mod retry_schedule;
@@ -18,5 +19,5 @@ mod target_table;
 mod tests;
 
 pub use dispatcher::{Dispatcher, DispatcherStartError, ReceiverReload};
-pub use probe::{may_deliver_to, post_test_event};
+pub use probe::{may_deliver_to, post_test_event, test_endpoint};
 pub use sender::SenderSetupError;

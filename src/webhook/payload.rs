@@ -4,6 +4,7 @@
 //! attempts are in headers.
 
 mod kore;
+mod kore_channel;
 #[cfg(test)]
 mod tests;
 
@@ -70,7 +71,10 @@ pub(super) fn compose(
     let seconds = signed_at.as_millis() / 1000;
     set(ID, &id)?;
     set(TIMESTAMP, &seconds.to_string())?;
-    set(SIGNATURE, &signature::sign(options.secrets, &id, seconds, &body))?;
+    // The posts of the webhook channel may have no secret.
+    if !options.secrets.is_empty() {
+        set(SIGNATURE, &signature::sign(options.secrets, &id, seconds, &body))?;
+    }
     set(ATTEMPT, &claimed.made.saturating_add(1).to_string())?;
     set(header::USER_AGENT, USER_AGENT)?;
     set(header::ACCEPT_ENCODING, "identity")?;
@@ -134,6 +138,9 @@ fn body(delivery: &NewDelivery, options: &DeliveryOptions<'_>) -> Result<Bytes, 
             serde_json::to_vec(&event).map_err(|_| PayloadError::Data)?.into()
         }
         PayloadFormat::KoreV2 => kore::body(delivery, options.platform_bot)?.into(),
+        PayloadFormat::KoreChannel(version) => {
+            kore_channel::body(delivery, options.platform_bot, version)?.into()
+        }
     })
 }
 
@@ -158,6 +165,9 @@ fn event_type(delivery: &NewDelivery) -> String {
 const fn content_type(format: PayloadFormat) -> &'static str {
     match format {
         PayloadFormat::CloudEventsStructured => "application/cloudevents+json",
-        PayloadFormat::Standard | PayloadFormat::CloudEvents | PayloadFormat::KoreV2 => "application/json",
+        PayloadFormat::Standard
+        | PayloadFormat::CloudEvents
+        | PayloadFormat::KoreV2
+        | PayloadFormat::KoreChannel(_) => "application/json",
     }
 }

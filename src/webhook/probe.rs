@@ -1,15 +1,19 @@
-//! Looks at one receiver for `rtm-bridge doctor`, with the guard and the sender of deliveries.
+//! Test events, for operators and for `rtm-bridge doctor`, with the guard and the sender of deliveries.
 
 use std::net::IpAddr;
 
-use serde_json::value::RawValue;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::attempt::{AttemptOutcome, attempt};
 use super::sender::{DeliverySender, SenderSetupError};
 use super::ssrf_guard::SsrfGuard;
 use super::target_table::TargetTable;
 use crate::config::{BotConfig, BotWebhookConfig, Config, WebhooksConfig};
-use crate::domain::{ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, TraceId, UserId};
+use crate::domain::{
+    BotName, ConversationId, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, TraceId,
+    UserId,
+};
 use crate::store::ClaimedDelivery;
 use crate::wall_clock;
 
@@ -57,4 +61,46 @@ pub async fn post_test_event(
         (AttemptOutcome::Delivered, Some(status)) => Ok(status),
         _ => Err(error.unwrap_or_default()),
     })
+}
+
+/// Returns a test event for an endpoint; `None` if it has no URL.
+pub(super) fn test_event(bot: &BotConfig, endpoint: &BotWebhookConfig) -> Option<ClaimedDelivery> {
+    let now = wall_clock::now();
+    let conversation = ConversationId::new(bot.name.clone(), UserId::new("test").ok()?);
+    let data = TestEvent { bot: &bot.name, webhook: &endpoint.name, text: "A test event of rtm-bridge" };
+    let delivery = NewDelivery {
+        id: DeliveryId::of(&conversation, fastrand::u64(..), 0, now),
+        kind: DeliveryKind::Test,
+        conversation,
+        message: None,
+        target: endpoint.url.as_ref()?.as_str().into(),
+        origin: DeliveryOrigin::Endpoint(endpoint.name.clone()),
+        trace: TraceId::default(),
+        created_at: now,
+        data: to_raw_value(&data).ok()?,
+    };
+    Some(ClaimedDelivery { delivery, since: now, made: 0, step: 0, token: 0, now })
+}
+
+/// The data of a test event.
+#[derive(Serialize)]
+struct TestEvent<'a> {
+    bot: &'a BotName,
+    webhook: &'a str,
+    text: &'static str,
+}
+
+/// Posts a signed test event to an endpoint, and returns what the receiver answered. `None` means that the endpoint has
+/// no URL.
+///
+/// # Errors
+/// [`SenderSetupError`] as at a start.
+pub async fn test_endpoint(
+    config: &Config,
+    bot: &BotConfig,
+    endpoint: &BotWebhookConfig,
+) -> Result<Option<DeliveryAttempt>, SenderSetupError> {
+    let (sender, targets) = (DeliverySender::new(&config.webhooks)?, TargetTable::new(config)?);
+    let Some(claimed) = test_event(bot, endpoint) else { return Ok(None) };
+    Ok(Some(attempt(&sender, &targets, &claimed).await.attempt))
 }

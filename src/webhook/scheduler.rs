@@ -23,6 +23,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use self::expired::ExpiredQueue;
 pub(super) use self::host_rotation::host_of;
 use self::host_rotation::{DueQueue, HostRotation};
 use self::outbox_reads::MAX_READS;
@@ -49,8 +50,8 @@ pub(super) struct Scheduler {
     planned_reads: BTreeSet<(Timestamp, Partition)>,
     /// The number of reads that are under way.
     reads: usize,
-    /// Queues whose first delivery has expired. A host with an open circuit gets no other attempt.
-    expired: VecDeque<(Partition, Fence, QueueId)>,
+    /// Queues whose first delivery is to be dead-lettered without a request.
+    expired: VecDeque<ExpiredQueue>,
     queues: usize,
 }
 
@@ -61,8 +62,10 @@ pub(super) struct AttemptStart {
     pub(super) fence: Fence,
     pub(super) queue: QueueId,
     pub(super) token: u64,
-    /// Whether it begins only to dead-letter an expired delivery. The circuit of its host is open.
+    /// Whether it begins only to dead-letter a delivery. The circuit of its host is open, or its endpoint is off.
     pub(super) expired: bool,
+    /// Whether it begins before the delivery is due.
+    pub(super) early: bool,
 }
 
 #[derive(Debug)]
@@ -161,7 +164,7 @@ impl Scheduler {
             let token = unanswered.remove(&queue).unwrap_or_else(|| self.rng.u64(..));
             self.attempts
                 .insert(token, InFlightAttempt { partition, fence, queue, host, probe, counted: true });
-            return Some(AttemptStart { partition, fence, queue, token, expired: false });
+            return Some(AttemptStart { partition, fence, queue, token, expired: false, early: false });
         }
     }
 

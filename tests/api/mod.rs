@@ -15,6 +15,8 @@ mod erasure;
 mod events;
 mod exact;
 mod idempotency;
+mod kore_webhook;
+mod kore_webhook_clients;
 mod limits;
 mod messages;
 mod odd_frames;

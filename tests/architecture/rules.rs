@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "hub",
             "identity",
+            "reply_content",
             "rhythm",
             "store",
             "domain",
@@ -165,6 +166,7 @@ const PURE: &[&str] = &[
     "hub/rebalance",
     "webhook/scheduler",
     "webhook/circuit_breaker",
+    "webhook/endpoint_board",
     "webhook/retry_schedule",
 ];
 /// Files that read no clock, although they wait.

@@ -1,6 +1,7 @@
 //! The promises to callers during faults: parts die, pause, hang, are emptied, or lose each other. The tests run real
 //! processes and look from outside.
 
+mod config_reload;
 mod fleet_rate;
 mod flooding_bot;
 mod keep_open;

@@ -105,6 +105,7 @@ impl FleetWorld {
                 caller: "shop".into(),
                 key: key.to_string().into(),
                 body: [0; 32],
+                open_only: false,
             }),
             max_open: 32,
             by,

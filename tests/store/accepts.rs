@@ -110,6 +110,30 @@ pub(super) async fn repeated_key_replays_the_current_message(fixture: StoreFixtu
     assert!(fixture.store.message(&alice, id(2), None).await.unwrap().is_none());
 }
 
+pub(super) async fn key_of_open_messages_is_free_after_the_end(fixture: StoreFixture) {
+    let alice = conversation("alice");
+    let mut owner = fixture.own(&alice).await;
+    let posted = |number| {
+        let mut accept = with_key(accept(&alice, number), "shop", "k", 1);
+        accept.idempotency.as_mut().unwrap().open_only = true;
+        accept
+    };
+    let replayed = async |number| match fixture.store.accept(posted(number)).await.unwrap() {
+        AcceptResult::Replayed(message) => message.accepted.id,
+        other => panic!("accepted twice: {other:?}"),
+    };
+    new(fixture.store.accept(posted(1)).await);
+    assert_eq!(replayed(2).await, id(1));
+    owner.settle(id(1)).await;
+    new(fixture.store.accept(posted(3)).await);
+    assert_eq!(replayed(4).await, id(3));
+    owner.settle(id(3)).await;
+    // The first message expires with its time, and the key of the second one stays.
+    new(fixture.store.accept(posted(5)).await);
+    fixture.pass(MESSAGE_TTL).await;
+    assert_eq!(replayed(6).await, id(5));
+}
+
 pub(super) async fn key_with_another_body_is_refused(fixture: StoreFixture) {
     let alice = conversation("alice");
     new(fixture.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);

@@ -131,7 +131,7 @@ pub(super) fn end(taken: &ClaimedDelivery, decision: RetryDecision) -> FinishReq
         duration: Duration::from_millis(number.into()),
         response: (number != 2).then(|| format!("<p>{number} \u{1F600}\0").into()),
     };
-    FinishRequest { claimed: Box::new(taken.clone()), attempt, decision }
+    FinishRequest { claimed: Box::new(taken.clone()), attempt, decision, reports: Vec::new() }
 }
 
 pub(super) fn retry() -> RetryDecision {

@@ -16,6 +16,7 @@ mod deliveries;
 mod delivery_attempts;
 mod delivery_lists;
 mod delivery_worker;
+mod endpoints;
 mod erasure;
 mod hints;
 mod journal_pages;
@@ -101,6 +102,7 @@ contract! {
         repeated_accept_returns_the_first_answer
         message_id_belongs_to_one_conversation
         repeated_key_replays_the_current_message
+        key_of_open_messages_is_free_after_the_end
         key_with_another_body_is_refused
         key_of_another_caller_or_conversation_is_independent
         key_lives_as_long_as_its_message
@@ -233,6 +235,14 @@ contract! {
         end_without_a_begin_changes_nothing
         newest_attempts_are_stored
         every_step_of_an_attempt_is_fenced
+    }
+    endpoints {
+        endpoint_state_is_shared_and_merged
+        endpoint_is_switched_off_and_on
+        backlog_counts_pending_deliveries_by_endpoint
+        early_begin_takes_a_retry_but_no_attempt_in_flight
+        dead_letter_is_written_with_its_reports
+        queue_of_an_endpoint_is_read_with_its_name
     }
     delivery_lists {
         deliveries_are_listed_newest_first

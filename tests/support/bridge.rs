@@ -81,6 +81,11 @@ impl TestBridge {
         self.api.send(request).await
     }
 
+    /// Returns a caller of the platform itself.
+    pub(crate) fn platform(&self) -> Caller {
+        Caller(self.sandbox.address())
+    }
+
     /// Posts a body with the longest possible wait.
     pub(crate) async fn post(&self, user: &str, body: &Value) -> Answer {
         self.send(Request::message(user, body).prefer("wait=55")).await

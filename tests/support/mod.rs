@@ -4,6 +4,7 @@ mod bridge;
 mod caller;
 mod connect_proxy;
 mod fleet;
+mod kore_client;
 mod ledger;
 mod process;
 mod program;
@@ -21,6 +22,7 @@ pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bri
 pub(crate) use caller::{Answer, Caller, Request};
 pub(crate) use connect_proxy::{ConnectProxy, ProxyRules};
 pub(crate) use fleet::{Fleet, Replica};
+pub(crate) use kore_client::{KoreClient, V1, V2};
 pub(crate) use ledger::{Bot, Ledger, LedgerSummary};
 pub(crate) use process::Process;
 pub(crate) use program::Program;

@@ -11,7 +11,7 @@ use super::{Caller, Process, until};
 pub(crate) struct ServedReplica {
     /// Empty after the end of the process.
     process: Option<Process>,
-    _dir: TempDir,
+    dir: TempDir,
     pub(crate) api: Caller,
     pub(crate) admin: Caller,
 }
@@ -82,9 +82,22 @@ filter = "info,rtm_bridge=debug"
         })
         .await;
         let (api, admin) = addresses.unwrap();
-        let replica = Self { process: Some(process), _dir: dir, api: Caller(api), admin: Caller(admin) };
+        let replica = Self { process: Some(process), dir, api: Caller(api), admin: Caller(admin) };
         until("the replica is ready", async || replica.admin.get("/readyz").await.status == 200).await;
         replica
+    }
+
+    /// Replaces a text of the configuration file, which must have it.
+    pub(crate) fn reconfigure(&self, before: &str, after: &str) {
+        let path = self.dir.path().join("bridge.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(before), "{text}");
+        std::fs::write(path, text.replace(before, after)).unwrap();
+    }
+
+    /// Sends SIGHUP. Returns whether the process runs.
+    pub(crate) fn hang_up(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.signal("HUP"))
     }
 
     /// Kills the process.

@@ -242,12 +242,23 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 [[bots]]
 name = {{ toJson $name }}
-{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" (omit $bot "webhooks")) }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" (omit $bot "webhooks" "kore_webhook")) }}
 {{- range $endpoint, $table := $bot.webhooks }}
 
 [[bots.webhooks]]
 name = {{ toJson $endpoint }}
 {{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.webhooks.%s" $name $endpoint) "table" $table) }}
+{{- end }}
+{{- with $bot.kore_webhook }}
+
+[bots.kore_webhook]
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.kore_webhook" $name) "table" (omit . "clients")) }}
+{{- range $id, $client := .clients }}
+
+[[bots.kore_webhook.clients]]
+id = {{ toJson $id }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.kore_webhook.clients.%s" $name $id) "table" $client) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}
@@ -272,9 +283,13 @@ name = {{ toJson $name }}
 {{- end }}
 {{- end }}
 {{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
-{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data" "webhooks") }}
+{{- $_ := set $tables (printf "bots.%s" $name) (omit $bot "claims" "custom_data" "webhooks" "kore_webhook") }}
 {{- range $endpoint, $table := $bot.webhooks }}
 {{- $_ := set $tables (printf "bots.%s.webhooks.%s" $name $endpoint) $table }}
+{{- end }}
+{{- $_ := set $tables (printf "bots.%s.kore_webhook" $name) (omit ($bot.kore_webhook | default dict) "clients") }}
+{{- range $id, $client := dig "kore_webhook" "clients" dict $bot }}
+{{- $_ := set $tables (printf "bots.%s.kore_webhook.clients.%s" $name $id) $client }}
 {{- end }}
 {{- end }}
 {{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}

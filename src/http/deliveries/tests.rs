@@ -211,7 +211,7 @@ impl DeliveryStore {
             duration: Duration::from_millis(7),
             response: Some("gone".into()),
         };
-        let finish = FinishRequest { claimed: taken, attempt, decision: verdict };
+        let finish = FinishRequest { claimed: taken, attempt, decision: verdict, reports: Vec::new() };
         self.store.finish(partition, fence, queue, &finish).unwrap();
     }
 

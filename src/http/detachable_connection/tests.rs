@@ -442,7 +442,7 @@ fn connection_of_the_operator_waits_anew_behind_an_answer() {
             readiness: Arc::new(ReadinessProbe::new(
                 Hub::closed(store.clone()),
                 store,
-                Duration::ZERO,
+                &crate::config::Config::dev("http://127.0.0.1".parse().unwrap()),
                 Arc::default(),
             )),
             metrics_token: None,

@@ -11,9 +11,10 @@ use futures_util::Stream;
 
 use super::Shard;
 use crate::config::BotConfig;
-use crate::domain::{ConversationId, FileDescription, UploadedFile};
+use crate::domain::{ConversationId, FileDescription, Problem, UploadedFile};
 use crate::hub::{Hub, HubError};
-use crate::link::{self, FileUpload, UploadFailure};
+use crate::link::{self, FileUpload, Grant, HistoryExcerpt, StepFailure, UploadFailure, UploadStep};
+use crate::metrics::BotUploadMetrics;
 
 /// Most kept grants.
 const KEPT_MAX: usize = 256;
@@ -82,24 +83,78 @@ impl Hub {
         file: &FileDescription,
         pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Result<UploadedFile, UploadFailure<E>>, HubError> {
+        self.with_grant(bot, conversation, async |shard, metrics, grant| {
+            let upload = FileUpload {
+                connector: &shard.connector,
+                bot,
+                user: conversation.user(),
+                grant,
+                metrics,
+                file,
+            };
+            link::upload(upload, pieces).await
+        })
+        .await
+    }
+
+    /// Makes one step of an upload in chunks, as [`Hub::upload`] does with a whole file.
+    ///
+    /// # Errors
+    /// [`HubError::Draining`].
+    pub async fn upload_step(
+        &self,
+        bot: &BotConfig,
+        conversation: &ConversationId,
+        file: &FileDescription,
+        step: UploadStep<'_>,
+    ) -> Result<Result<Box<str>, StepFailure>, HubError> {
+        self.with_grant(bot, conversation, async |shard, metrics, grant| {
+            let upload = FileUpload {
+                connector: &shard.connector,
+                bot,
+                user: conversation.user(),
+                grant,
+                metrics,
+                file,
+            };
+            link::upload_step(upload, step).await
+        })
+        .await
+    }
+
+    /// Reads a part of the platform's history of a user, as the platform sends it.
+    ///
+    /// # Errors
+    /// [`HubError::Draining`].
+    pub async fn platform_history(
+        &self,
+        bot: &BotConfig,
+        conversation: &ConversationId,
+        selection: &HistoryExcerpt<'_>,
+    ) -> Result<Result<Bytes, Problem>, HubError> {
+        self.with_grant(bot, conversation, async |shard, _metrics, grant| {
+            link::read_history(&shard.connector, bot, conversation.user(), grant, selection).await
+        })
+        .await
+    }
+
+    /// Makes calls with the kept grant of a user, on the thread of the request. The grant stays for the next ones.
+    async fn with_grant<T>(
+        &self,
+        bot: &BotConfig,
+        conversation: &ConversationId,
+        calls: impl AsyncFnOnce(&Shard, &BotUploadMetrics, &mut Option<Grant>) -> T,
+    ) -> Result<T, HubError> {
         let shard = Shard::of_this_thread(&self.leases).filter(|_| !self.is_draining());
         let shard = shard.ok_or(HubError::Draining)?;
         // Every bot of the configuration has metrics.
         let metrics = shard.setup.bot_metrics.get(&bot.name).ok_or(HubError::Draining)?;
         let mut grant = shard.upload_grants.get(conversation);
         let erasures = shard.upload_grants.erasures.get();
-        let upload = FileUpload {
-            connector: &shard.connector,
-            bot,
-            user: conversation.user(),
-            grant: &mut grant,
-            metrics: &metrics.uploads,
-            file,
-        };
-        let uploaded = link::upload(upload, pieces).await;
+        let result = calls(&shard, &metrics.uploads, &mut grant).await;
         let grant = grant.filter(|_| shard.upload_grants.erasures.get() == erasures);
         shard.upload_grants.put(conversation, grant);
-        Ok(uploaded)
+        Ok(result)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::weight;
 use crate::domain::{
-    ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Timestamp,
+    ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, EndpointId, NewDelivery, Timestamp,
 };
 use crate::store::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryQuery, FinishRequest, FinishResult,
@@ -115,20 +115,34 @@ impl DeliveryTable {
         self.queues.keys().filter_map(|&queue| {
             let (id, due, _) = self.first(queue)?;
             let DeliveryEntry { new, since, .. } = &**self.entries.get(&id)?;
-            Some(PendingQueue { queue, target: new.target.clone(), due, since: *since })
+            Some(PendingQueue {
+                queue,
+                target: new.target.clone(),
+                endpoint: new.endpoint_id(),
+                due,
+                since: *since,
+            })
         })
     }
 
-    /// Records an attempt of the first delivery of the queue.
+    /// Returns the endpoint of each pending delivery that goes to one.
+    pub(super) fn pending_endpoints(&self) -> impl Iterator<Item = EndpointId> {
+        let pending = self.queues.values().flatten();
+        pending.filter_map(|id| self.entries.get(id)?.new.endpoint_id())
+    }
+
+    /// Records an attempt of the first delivery of the queue. `early` begins it before it is due too.
     pub(super) fn begin(
         &mut self,
         queue: QueueId,
         token: u64,
         window: Duration,
+        early: bool,
         now: Timestamp,
     ) -> BeginResult {
         let Some((id, due, in_flight)) = self.first(queue) else { return BeginResult::Empty };
-        if now < due && in_flight != Some(token) {
+        let waits = now < due && !(early && in_flight.is_none());
+        if waits && in_flight != Some(token) {
             return BeginResult::Later(due);
         }
         let Some(entry) = self.entries.get_mut(&id) else { return BeginResult::Empty };
@@ -189,6 +203,9 @@ impl DeliveryTable {
         if let DeliveryStatus::Settled { expires_at, .. } = entry.status {
             self.settled.insert((expires_at, id));
             self.dequeue(queue, id);
+            for report in &finish.reports {
+                self.push(report, now);
+            }
         }
     }
 

@@ -31,7 +31,21 @@ impl MemoryStore {
         let mut step = self.step(partition);
         step.lease.check(fence)?;
         let now = step.now;
-        Ok(step.deliveries.begin(queue, token, window, now))
+        Ok(step.deliveries.begin(queue, token, window, false, now))
+    }
+
+    pub fn begin_early(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<BeginResult, StoreError> {
+        let mut step = self.step(partition);
+        step.lease.check(fence)?;
+        let now = step.now;
+        Ok(step.deliveries.begin(queue, token, window, true, now))
     }
 
     pub fn finish(

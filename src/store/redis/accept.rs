@@ -30,6 +30,7 @@ impl RedisStore {
         } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
+        let open_only = idempotency.as_ref().is_some_and(|key| key.open_only);
         let key = idempotency.map(|key| (key_names::digest(key.digest(&new.conversation)), key.body));
         let key_name = key.as_ref().map(|(digest, _)| partition.key_of(digest));
         let body = codec::new_message(&new)?;
@@ -47,7 +48,7 @@ impl RedisStore {
             .arg(u8::from(watched))
             .arg(owner.filter(|_| send_at_accept).map_or_else(String::new, |fence| fence.epoch.to_string()));
         if let Some((digest, body)) = &key {
-            call = call.arg(digest).arg(body.as_slice());
+            call = call.arg(digest).arg(body.as_slice()).arg(u8::from(open_only));
         }
         let call = call.durable();
 

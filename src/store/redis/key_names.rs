@@ -22,6 +22,7 @@
 //! | `PREFIX:{fleet}:token:DAY` | string | the secret that signs the read tokens of a day. Expires after three days |
 //! | `PREFIX:{fleet}:rate:CALLER` | hash | `t` requests that a caller with `rate_scope = "fleet"` may still make, counted `at` this time. Expires after a minute |
 //! | `PREFIX:{fleet}:rhythm:BOT` | hash | `v` version and `s` state of the rhythm that the replicas share. Expires 90 days after its last write |
+//! | `PREFIX:{fleet}:endpoints` | hash | of each endpoint, as `BOT/NAME:KEY`: `s` last success, `f` last failure, `e` its error, `b` begin of its failures, `d` time and `r` reason of its switch-off. Never expires |
 //! | `PREFIX:schema` | hash | the migrations that ran |
 //!
 //! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
@@ -86,6 +87,11 @@ impl KeyNames {
     /// Returns the rhythm of a bot.
     pub(super) fn rhythm(&self, bot: &BotName) -> String {
         format!("{}:{{fleet}}:rhythm:{bot}", self.prefix)
+    }
+
+    /// Returns the hash of the states of endpoints.
+    pub(super) fn endpoints(&self) -> String {
+        format!("{}:{{fleet}}:endpoints", self.prefix)
     }
 
     /// Returns the hash of migrations.

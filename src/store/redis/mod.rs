@@ -10,6 +10,7 @@ mod command_runner;
 mod connector;
 mod conversation_index;
 mod deliveries;
+mod endpoint_state;
 mod erasure;
 mod error_policy;
 mod fleet;

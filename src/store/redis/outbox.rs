@@ -9,7 +9,7 @@ use super::script::ScriptCall;
 use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use super::{RedisStore, millis};
-use crate::domain::{DeliveryId, DeliveryState, NewDelivery, Partition, Timestamp};
+use crate::domain::{DeliveryId, DeliveryState, EndpointId, NewDelivery, Partition, Timestamp};
 use crate::store::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, Fence, FinishRequest, FinishResult, OutboxPage,
     PendingQueue, QueueId, RedeliverResult, RetryDecision, StoreError,
@@ -78,7 +78,8 @@ impl RedisStore {
             let queue = waiting.text()?;
             let queue = QueueId::parse(&queue).ok_or(CorruptData("a queue's name"))?;
             let (due, target, since) = (waiting.time()?, waiting.text()?.into(), waiting.time()?);
-            Ok(PendingQueue { queue, target, due, since })
+            let endpoint = EndpointId::parse(&waiting.text()?);
+            Ok(PendingQueue { queue, target, endpoint, due, since })
         };
         let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, CorruptData>>()?;
         Ok(OutboxPage { queues, next: (next > 0).then_some(next), now })
@@ -94,8 +95,19 @@ impl RedisStore {
     ) -> Result<BeginResult, StoreError> {
         match self.begin_as_owner(partition, fence, queue, token, window).await? {
             Some(claimed) => Ok(BeginResult::Taken(Box::new(claimed))),
-            None => Box::pin(self.begin_by_script(partition, fence, queue, token, window)).await,
+            None => Box::pin(self.begin_by_script(partition, fence, queue, token, window, false)).await,
         }
+    }
+
+    pub(in crate::store) async fn begin_early(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<BeginResult, StoreError> {
+        self.begin_by_script(partition, fence, queue, token, window, true).await
     }
 
     async fn begin_by_script(
@@ -105,6 +117,7 @@ impl RedisStore {
         queue: QueueId,
         token: u64,
         window: Duration,
+        early: bool,
     ) -> Result<BeginResult, StoreError> {
         let call = SCRIPTS
             .begin
@@ -112,7 +125,8 @@ impl RedisStore {
             .fence(fence)
             .arg(queue.to_string())
             .arg(format!("{token:x}"))
-            .arg(millis(window));
+            .arg(millis(window))
+            .arg(u8::from(early));
         let answer = self.run(call).await?;
         if answer.is("EMPTY") {
             return Ok(BeginResult::Empty);
@@ -195,7 +209,7 @@ impl RedisStore {
             RetryDecision::Again => (DeliveryState::Pending, Duration::ZERO, false, error),
             RetryDecision::DeadLetter(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
         };
-        let call = SCRIPTS
+        let mut call = SCRIPTS
             .finish
             .call(&[&self.0.keys.partition(partition).lease])
             .fence(fence)
@@ -208,6 +222,14 @@ impl RedisStore {
             .arg(millis(span))
             .arg(u8::from(stepped))
             .arg(reason);
+        for new in &finish.reports {
+            call = call
+                .arg(new.id.to_string())
+                .arg(format!("{} {}", QueueId::of_delivery(new), new.created_at.as_millis()))
+                .arg(&*new.target)
+                .arg(codec::new_delivery(new)?)
+                .arg(new.data.get());
+        }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         Ok(FinishResult { next: rest.time_or_none()?, now })
     }

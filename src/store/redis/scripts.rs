@@ -54,6 +54,10 @@ scripts! {
     finish = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_finish";
     redeliver = " flags=allow-oom" "begin" "channel" "hint" "outbox_first" "outbox_redeliver";
     deliveries = " flags=allow-oom" "begin" "outbox_first" "outbox_read";
+    backlog = " flags=allow-oom" "begin" "outbox_first" "outbox_backlog";
+    endpoints_read = " flags=allow-oom" "begin" "endpoints_read";
+    endpoint_report = " flags=allow-oom" "begin" "endpoint_report";
+    endpoint_switch = " flags=allow-oom" "begin" "endpoint_switch";
     list = " flags=allow-oom" "begin" "outbox_first" "conversation_filter" "outbox_list";
     index_by_activity = " flags=allow-oom" "begin" "limits" "partition" "conversation" "conversation_filter" "conversation_index" "index_by_activity";
     index_by_name = " flags=allow-oom" "begin" "limits" "partition" "conversation" "conversation_filter" "conversation_index" "index_by_name";

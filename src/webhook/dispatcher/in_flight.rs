@@ -1,5 +1,6 @@
 //! The operations of the worker that are under way. Each is a future that ends with an event.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -9,15 +10,17 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use prometheus::IntCounter;
 use tokio::select;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, error};
 
-use crate::domain::{Backoff, DeliveryAttempt, Partition};
+use crate::domain::{Backoff, DeliveryAttempt, EndpointId, EndpointState, Partition};
 use crate::store::{
     BeginResult, ClaimedDelivery, Fence, FinishRequest, FinishResult, OutboxPage, Store, StoreError,
 };
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
+use crate::webhook::endpoint_board::BoardChanges;
 use crate::webhook::scheduler::AttemptStart;
 
 pub(super) type WorkFuture = Pin<Box<dyn Future<Output = WorkEvent>>>;
@@ -38,6 +41,10 @@ pub(super) enum WorkEvent {
     },
     /// The store answered `finish`.
     Finished { ended: Box<UnreportedAttempt>, result: Result<FinishResult, StoreError> },
+    /// The store took the changes of endpoints, and answered with their states.
+    Endpoints { changes: BoardChanges, result: Result<BTreeMap<EndpointId, EndpointState>, StoreError> },
+    /// A test of an endpoint ended.
+    Tested { answer: oneshot::Sender<DeliveryAttempt>, attempt: DeliveryAttempt },
     /// The attempts in flight in a draining partition must end now.
     DrainTimeout(Partition, Fence),
 }
@@ -66,8 +73,13 @@ pub(super) fn begin(store: &Store, start: AttemptStart, window: Duration) -> Wor
     let store = store.clone();
     Box::pin(async move {
         let asked = Instant::now();
-        let AttemptStart { partition, fence, queue, token, .. } = start;
-        WorkEvent::Begun { start, asked, result: store.begin(partition, fence, queue, token, window).await }
+        let AttemptStart { partition, fence, queue, token, early, .. } = start;
+        let result = if early {
+            store.begin_early(partition, fence, queue, token, window).await
+        } else {
+            store.begin(partition, fence, queue, token, window).await
+        };
+        WorkEvent::Begun { start, asked, result }
     })
 }
 
@@ -127,6 +139,37 @@ pub(super) fn finish(store: &Store, ended: Box<UnreportedAttempt>, delay: Option
         let result = store.finish(partition, fence, queue, &ended.finish).await;
         WorkEvent::Finished { ended, result }
     })
+}
+
+/// Carries changes of endpoints to the store, and reads the states of all.
+pub(super) fn exchange_endpoints(store: &Store, changes: BoardChanges) -> WorkFuture {
+    let store = store.clone();
+    Box::pin(async move {
+        let exchange = async {
+            for (id, report) in &changes.reports {
+                store.report_endpoint(id, report).await?;
+            }
+            for (id, reason) in &changes.switches {
+                store.switch_endpoint_off(id, reason).await?;
+            }
+            store.endpoint_states().await
+        };
+        let result = exchange.await;
+        WorkEvent::Endpoints { changes, result }
+    })
+}
+
+/// Posts a test event.
+pub(super) fn test<A>(
+    send: &Rc<A>,
+    claimed: ClaimedDelivery,
+    answer: oneshot::Sender<DeliveryAttempt>,
+) -> WorkFuture
+where
+    A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static,
+{
+    let send = Rc::clone(send);
+    Box::pin(async move { WorkEvent::Tested { attempt: (*send)(&claimed).await.attempt, answer } })
 }
 
 /// Waits for the deadline of a draining partition.

@@ -14,6 +14,7 @@ use crate::metrics::{AttemptEnd, BotDeliveryMetrics, Metrics};
 use crate::store::{ClaimedDelivery, RetryDecision};
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::circuit_breaker::BreakerTransition;
+use crate::webhook::endpoint_board::EndpointBoard;
 use crate::webhook::scheduler::{Scheduler, host_of};
 
 /// The counters of the dispatcher.
@@ -50,6 +51,13 @@ impl DispatcherStats {
             (&deliveries.circuit_breakers_open, scheduler.open_circuits()),
         ] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets the gauges of endpoints.
+    pub(super) fn endpoints(&self, board: &EndpointBoard) {
+        for (id, is_off) in board.all() {
+            self.metrics.deliveries.endpoint_off(id, is_off);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::store::{
     MemoryStore, OutboxEvent, OutboxEventSender, QueueId, outbox_events,
 };
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
+use crate::webhook::endpoint_board;
 use crate::webhook::tests::claimed;
 
 const TARGET: &str = "https://receiver.example/in";
@@ -72,7 +73,9 @@ async fn beside(scripts: &[AttemptScript], test: impl AsyncFnOnce(&WorkerScene))
         claimed(TARGET, crate::domain::DeliveryKind::MessageAnswered, "{}").delivery.conversation;
     let labels = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
     let metrics = Arc::new(Metrics::new(labels).unwrap());
-    let config = Config::dev("http://127.0.0.1".parse().unwrap());
+    let config = crate::webhook::target_table::tests::config(|endpoint, _| {
+        endpoint.disable_after = None;
+    });
     let (events, receiver) = outbox_events();
     let (commands, inbox) = mpsc::channel(1);
     let fence = claim(&store, &conversation, 1);
@@ -96,7 +99,8 @@ async fn beside(scripts: &[AttemptScript], test: impl AsyncFnOnce(&WorkerScene))
     };
     let stats = DispatcherStats::new(&config, metrics).unwrap();
     let now = store.now();
-    let worker = DeliveryWorker::new(&config.webhooks, Store::Memory(store), now, stats, send);
+    let board = EndpointBoard::new(&config, &store.endpoint_states());
+    let worker = DeliveryWorker::new(&config.webhooks, Store::Memory(store), now, stats, board, send);
     scene.events.tell(OutboxEvent::Assigned(scene.partition(), fence)).await;
     let running = async {
         worker.run(receiver, inbox).await;
@@ -189,6 +193,53 @@ async fn failed_delivery_is_retried_before_the_next_one() {
         assert_eq!(scene.delivery(first).state, DeliveryState::Delivered);
         assert_eq!(*scene.attempts.borrow(), [(first, 1), (first, 2), (second, 1)]);
         assert!(scene.delivery(second).reason.unwrap().contains("410"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_to_an_endpoint_that_is_off_is_dead_lettered_at_once() {
+    beside(&[AttemptScript::Ends(500)], async |scene| {
+        let (first, second) = (scene.deliver().await, scene.deliver().await);
+        scene.until(|| scene.delivery(first).attempts.len() == 1).await;
+        let id = scene.delivery(first).new.endpoint_id().unwrap();
+        assert!(scene.store.switch_endpoint_off(&id, "an operator switched it off"));
+        scene.events.tell(OutboxEvent::EndpointsChanged).await;
+        // No time passes: the first delivery does not wait for its retry.
+        scene.until(|| scene.delivery(second).state == DeliveryState::Dead).await;
+        for id in [first, second] {
+            let standing = scene.delivery(id);
+            assert_eq!(
+                (standing.state, standing.reason.as_deref()),
+                (DeliveryState::Dead, Some(endpoint_board::OFF))
+            );
+            let last = standing.attempts.last().unwrap();
+            assert_eq!(last.error.as_deref(), Some("not made: the endpoint is switched off"));
+        }
+        assert_eq!(*scene.attempts.borrow(), [(first, 1)]);
+        assert!(scene.store.switch_endpoint_on(&id));
+        scene.events.tell(OutboxEvent::EndpointsChanged).await;
+        scene.pass(Duration::from_secs(3)).await;
+        for id in [first, second] {
+            scene.store.redeliver(id);
+        }
+        scene.events.tell(OutboxEvent::Redelivered(scene.partition())).await;
+        scene.until(|| scene.delivery(first).state == DeliveryState::Delivered).await;
+        scene.until(|| scene.delivery(second).state == DeliveryState::Delivered).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn receiver_that_answers_410_gets_no_further_attempt() {
+    beside(&[AttemptScript::Ends(410)], async |scene| {
+        let first = scene.deliver().await;
+        scene.until(|| scene.delivery(first).state == DeliveryState::Dead).await;
+        let id = scene.delivery(first).new.endpoint_id().unwrap();
+        scene.until(|| scene.store.endpoint_states().get(&id).is_some_and(|state| state.off.is_some())).await;
+        let second = scene.deliver().await;
+        scene.until(|| scene.delivery(second).state == DeliveryState::Dead).await;
+        assert_eq!(*scene.attempts.borrow(), [(first, 1)]);
     })
     .await;
 }

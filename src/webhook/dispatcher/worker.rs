@@ -16,13 +16,15 @@ use super::DispatcherCommand;
 use super::in_flight::{self, UnreportedAttempt, WorkEvent, WorkFuture};
 use super::stats::DispatcherStats;
 use crate::config::WebhooksConfig;
-use crate::domain::{Backoff, DeliveryAttempt, DeliveryState, Partition, Timestamp};
+use crate::domain::{Backoff, DeliveryAttempt, Partition, Timestamp};
 use crate::store::{
-    BeginResult, ClaimedDelivery, DeliveryQuery, Fence, FinishRequest, OutboxEvent, OutboxEventReceiver,
-    OutboxPage, Ownership, RetryDecision, Store, StoreClock, StoreError,
+    BeginResult, ClaimedDelivery, Fence, FinishRequest, OutboxEvent, OutboxEventReceiver, OutboxPage,
+    Ownership, PendingQueue, QueueId, RetryDecision, Store, StoreClock, StoreError,
 };
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::circuit_breaker::HostHealth;
+use crate::webhook::endpoint_board::{self, EndpointBoard};
+use crate::webhook::probe::test_event;
 use crate::webhook::retry_schedule;
 use crate::webhook::scheduler::{AttemptStart, Scheduler};
 
@@ -37,14 +39,17 @@ const IDLE: Duration = Duration::from_mins(1);
 
 /// The worker of the dispatcher's thread. `A` makes an attempt.
 pub(super) struct DeliveryWorker<A> {
-    store: Store,
-    clock: StoreClock,
-    scheduler: Scheduler,
-    stats: DispatcherStats,
+    pub(super) store: Store,
+    pub(super) clock: StoreClock,
+    pub(super) scheduler: Scheduler,
+    pub(super) stats: DispatcherStats,
     send: Rc<A>,
     /// The time that the store reserves for an attempt.
     window: Duration,
     partitions: HashMap<Partition, OwnedPartition>,
+    pub(super) board: EndpointBoard,
+    /// The time of the next exchange with the store about endpoints; `None` during one.
+    pub(super) exchange_at: Option<Timestamp>,
     work: FuturesUnordered<WorkFuture>,
     stopping: bool,
 }
@@ -63,6 +68,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         store: Store,
         now: Timestamp,
         stats: DispatcherStats,
+        board: EndpointBoard,
         send: A,
     ) -> Self {
         // Two replicas must not draw the same tokens, even if they start together from one image.
@@ -79,6 +85,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             send: Rc::new(send),
             window: config.timeout + WINDOW_MARGIN,
             partitions: HashMap::new(),
+            board,
+            exchange_at: Some(now),
             work: FuturesUnordered::new(),
             stopping: false,
         }
@@ -102,7 +110,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             if self.stopping && self.scheduler.in_flight() == 0 {
                 break;
             }
-            let wake = self.scheduler.wake_at().filter(|_| !self.stopping);
+            let wake = self.scheduler.wake_at().into_iter().chain(self.exchange_at).min();
+            let wake = wake.filter(|_| !self.stopping);
             let wake = wake.map_or_else(|| Instant::now() + IDLE, |at| self.clock.instant(at));
             select! {
                 event = events.next(), if events_open => match event {
@@ -154,6 +163,10 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         while let Some((partition, fence)) = self.scheduler.next_read(now) {
             self.work.push(in_flight::read(&self.store, partition, fence, 0));
         }
+        if self.exchange_at.is_some_and(|at| at <= now) {
+            self.exchange_at = None;
+            self.work.push(in_flight::exchange_endpoints(&self.store, self.board.take_changes()));
+        }
         while let Some(start) = self.scheduler.next_attempt(now) {
             self.work.push(in_flight::begin(&self.store, start, self.window));
         }
@@ -175,6 +188,12 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             }
             OutboxEvent::Redelivered(partition) => self.scheduler.request_read(partition, now),
             OutboxEvent::Missed => self.scheduler.request_all_reads(now),
+            OutboxEvent::EndpointsChanged => self.exchange_soon(now),
+            OutboxEvent::TestRequested { endpoint, answer } => {
+                if let Some(claimed) = self.board.find(&endpoint).and_then(|(bot, of)| test_event(bot, of)) {
+                    self.work.push(in_flight::test(&self.send, claimed, answer));
+                }
+            }
             OutboxEvent::Revoking { partition, fence, by, done } => {
                 // Without the partition no attempt is in flight. Dropping `done` notifies the shard too.
                 let Some(owned) = self.owned(partition, fence) else { return };
@@ -208,6 +227,10 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
                     Ok(finished) => {
                         self.clock.observe(finished.now);
                         self.stats.finished(&ended);
+                        for report in &ended.finish.reports {
+                            let queue = QueueId::of_delivery(report);
+                            self.scheduler.notify_due(partition, fence, queue, &report.target, now);
+                        }
                         let health = ended.outcome.as_ref().and_then(HostHealth::of);
                         let transition = self.scheduler.attempt_ended(token, finished.next, health, now);
                         if let Some((host, transition)) = transition {
@@ -233,6 +256,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
                 }
                 self.finish_drain(partition, fence);
             }
+            WorkEvent::Endpoints { changes, result } => self.endpoints_read(changes, result),
+            WorkEvent::Tested { answer, attempt } => _ = answer.send(attempt),
             WorkEvent::DrainTimeout(partition, fence) => {
                 if let Some(owned) = self.owned(partition, fence) {
                     owned.cancellation.cancel();
@@ -250,6 +275,11 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
                     && let Some(from) = more
                 {
                     self.work.push(in_flight::read(&self.store, partition, fence, from));
+                }
+                for PendingQueue { queue, endpoint, .. } in &queues {
+                    if endpoint.as_ref().is_some_and(|id| self.board.is_off(id)) {
+                        self.scheduler.note_off(partition, fence, *queue);
+                    }
                 }
             }
             Err(error) => {
@@ -294,22 +324,25 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         let expired = tried && claimed.now.since(claimed.since) >= retry_schedule::AGE_MAX;
         // Meanwhile another delivery became the first of the queue. Its host has an open circuit.
         let spared = start.expired && !expired;
-        let Some(cancellation) = cancellation.filter(|_| !expired && !spared) else {
-            let decision = match (expired, claimed.step) {
-                (false, _) => RetryDecision::Again,
-                (true, 0) => RetryDecision::DeadLetter("its receiver's host failed for 24 hours".into()),
-                (true, _) => RetryDecision::DeadLetter("it was tried for 24 hours".into()),
+        let is_off = claimed.delivery.endpoint_id().is_some_and(|id| self.board.is_off(&id));
+        let Some(cancellation) = cancellation.filter(|_| !expired && !spared && !is_off) else {
+            let decision = match (is_off, expired, claimed.step) {
+                (true, ..) => RetryDecision::DeadLetter(endpoint_board::OFF.into()),
+                (_, false, _) => RetryDecision::Again,
+                (_, true, 0) => RetryDecision::DeadLetter("its receiver's host failed for 24 hours".into()),
+                (_, true, _) => RetryDecision::DeadLetter("it was tried for 24 hours".into()),
             };
-            if !expired {
+            if decision == RetryDecision::Again {
                 self.stats.attempt_ended(&span, None, Duration::ZERO);
             }
-            let error = match (expired, spared) {
-                (true, _) => "not made: the delivery has expired",
-                (_, true) => "not made: the circuit of its host is open",
+            let error = match (is_off, expired, spared) {
+                (true, ..) => "not made: the endpoint is switched off",
+                (_, true, _) => "not made: the delivery has expired",
+                (.., true) => "not made: the circuit of its host is open",
                 _ => "not made: the store was too slow",
             };
             let attempt = cancelled_attempt(&claimed, error, Duration::ZERO);
-            let ended = unreported(start, claimed, span, attempt, decision, None);
+            let ended = self.unreported(start, claimed, span, attempt, decision, None);
             self.work.push(in_flight::finish(&self.store, Box::new(ended), None));
             return;
         };
@@ -319,7 +352,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
 
     /// Decides what follows an attempt. `result` is `None` if the attempt was cancelled.
     fn decide(
-        &self,
+        &mut self,
         start: AttemptStart,
         claimed: Box<ClaimedDelivery>,
         span: Span,
@@ -329,11 +362,33 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         let Some(AttemptResult { attempt, outcome }) = result else {
             let attempt =
                 cancelled_attempt(&claimed, "cancelled: this replica released the conversation", took);
-            return unreported(start, claimed, span, attempt, RetryDecision::Again, None);
+            return self.unreported(start, claimed, span, attempt, RetryDecision::Again, None);
         };
         let now = self.clock.now();
+        if self.board.record(&claimed.delivery, &attempt, &outcome) {
+            self.exchange_soon(now);
+        }
         let decision = retry_schedule::decide(&outcome, claimed.step, claimed.since, now, fastrand::f64());
-        unreported(start, claimed, span, attempt, decision, Some(outcome))
+        self.unreported(start, claimed, span, attempt, decision, Some(outcome))
+    }
+
+    fn unreported(
+        &self,
+        start: AttemptStart,
+        claimed: Box<ClaimedDelivery>,
+        span: Span,
+        attempt: DeliveryAttempt,
+        decision: RetryDecision,
+        outcome: Option<AttemptOutcome>,
+    ) -> UnreportedAttempt {
+        let reports = match &decision {
+            RetryDecision::DeadLetter(reason) => {
+                self.board.dead_letter_reports(&claimed.delivery, reason, self.clock.now())
+            }
+            _ => Vec::new(),
+        };
+        let finish = FinishRequest { claimed, attempt, decision, reports };
+        UnreportedAttempt { start, finish, outcome, span, backoff: Backoff::for_store() }
     }
 
     /// Returns the partition if this replica owns it under this fence.
@@ -369,38 +424,9 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             owned.cancellation.cancel();
         }
     }
-
-    /// Logs the number of pending deliveries that end with the memory store.
-    async fn warn_of_lost_deliveries(&self) {
-        let mut query =
-            DeliveryQuery { state: Some(DeliveryState::Pending), limit: 1000, ..DeliveryQuery::default() };
-        let mut lost = 0;
-        while let Ok(page) = self.store.deliveries(&query).await {
-            lost += page.deliveries.len();
-            query.before = page.next;
-            if page.next.is_none() {
-                break;
-            }
-        }
-        if lost > 0 {
-            warn!(lost, "pending deliveries are lost with the memory store");
-        }
-    }
 }
 
 /// Returns the list's entry for an attempt that was cancelled or not made.
 fn cancelled_attempt(claimed: &ClaimedDelivery, why: &str, duration: Duration) -> DeliveryAttempt {
     DeliveryAttempt { at: claimed.now, status: None, error: Some(why.into()), duration, response: None }
-}
-
-fn unreported(
-    start: AttemptStart,
-    claimed: Box<ClaimedDelivery>,
-    span: Span,
-    attempt: DeliveryAttempt,
-    verdict: RetryDecision,
-    outcome: Option<AttemptOutcome>,
-) -> UnreportedAttempt {
-    let finish = FinishRequest { claimed, attempt, decision: verdict };
-    UnreportedAttempt { start, finish, outcome, span, backoff: Backoff::for_store() }
 }

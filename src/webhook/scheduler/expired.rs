@@ -1,4 +1,4 @@
-//! Dead-letters expired deliveries behind an open circuit.
+//! Dead-letters expired deliveries behind an open circuit, and deliveries to endpoints that are switched off.
 //!
 //! A host that fails gets one probe a minute, and one probe ends one delivery at most. Thousands of deliveries may wait
 //! behind it. The read of an outbox shows their age.
@@ -14,7 +14,22 @@ use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, QueueId};
 use crate::webhook::retry_schedule::AGE_MAX;
 
+/// A queue whose first delivery is to be dead-lettered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpiredQueue {
+    partition: Partition,
+    fence: Fence,
+    queue: QueueId,
+    /// Whether its endpoint is switched off. Due time and host do not matter then.
+    off: bool,
+}
+
 impl Scheduler {
+    /// Takes note of a queue whose endpoint is switched off.
+    pub(in super::super) fn note_off(&mut self, partition: Partition, fence: Fence, queue: QueueId) {
+        self.expired.push_back(ExpiredQueue { partition, fence, queue, off: true });
+    }
+
     /// Takes note of a queue if its first delivery is due and has expired. That delivery is tried since `since`.
     pub(super) fn note_expired(
         &mut self,
@@ -25,20 +40,20 @@ impl Scheduler {
         now: Timestamp,
     ) {
         if due <= now && now.since(since) >= AGE_MAX {
-            self.expired.push_back((partition, fence, queue));
+            self.expired.push_back(ExpiredQueue { partition, fence, queue, off: false });
         }
     }
 
-    /// Returns the attempt to begin for an expired delivery whose host has an open circuit.
+    /// Returns the attempt to begin for a delivery that is dead-lettered without a request.
     pub(super) fn next_expired(&mut self, now: Timestamp) -> Option<AttemptStart> {
         while self.in_flight < self.max_in_flight {
-            let (partition, fence, queue) = *self.expired.front()?;
+            let ExpiredQueue { partition, fence, queue, off } = *self.expired.front()?;
             let known = owned(&mut self.partitions, partition, fence).filter(|known| !known.store_silent);
             let known = known.and_then(|known| Some((known.queues.get_mut(&queue)?, &mut known.in_flight)));
             if let Some((QueueEntry { host, state: state @ QueueState::Waiting(_) }, in_flight)) = known
                 && let QueueState::Waiting(due) = *state
-                && due <= now
-                && self.hosts.failing_since(host).is_some_and(|since| now.since(since) >= AGE_MAX)
+                && (off || due <= now)
+                && (off || self.hosts.failing_since(host).is_some_and(|since| now.since(since) >= AGE_MAX))
             {
                 if !self.hosts.take_slot(host) {
                     return None;
@@ -54,7 +69,7 @@ impl Scheduler {
                     token,
                     InFlightAttempt { partition, fence, queue, host, probe: true, counted: true },
                 );
-                return Some(AttemptStart { partition, fence, queue, token, expired: true });
+                return Some(AttemptStart { partition, fence, queue, token, expired: true, early: off });
             }
             // A usual attempt has handled the queue, or will.
             self.expired.pop_front();

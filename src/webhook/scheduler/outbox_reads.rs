@@ -57,7 +57,7 @@ impl Scheduler {
         more: bool,
         now: Timestamp,
     ) -> bool {
-        for PendingQueue { queue, target, due, since } in page {
+        for PendingQueue { queue, target, due, since, .. } in page {
             let Some(known) = active(&mut self.partitions, partition, fence) else { break };
             match known.queues.get_mut(queue) {
                 // An attempt that may have begun is repeated in any case.

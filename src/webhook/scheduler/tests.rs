@@ -254,8 +254,13 @@ fn reassigned_partition_ignores_its_earlier_fence() {
     scheduler.notify("one", 1);
     let old = scheduler.next_attempt(NOW).unwrap();
     scheduler.assign(PARTITION, fence(2), NOW);
-    let pending =
-        PendingQueue { queue: queue(1), target: "https://one/in".into(), due: NOW + seconds(20), since: NOW };
+    let pending = PendingQueue {
+        queue: queue(1),
+        target: "https://one/in".into(),
+        endpoint: None,
+        due: NOW + seconds(20),
+        since: NOW,
+    };
     assert_eq!(scheduler.next_read(NOW), Some((PARTITION, fence(2))));
     scheduler.page_read(PARTITION, fence(2), &[pending], false, NOW);
     // An attempt under the earlier fence does not change the new one.
@@ -289,8 +294,13 @@ fn silent_store_holds_attempts_and_repeats_the_token() {
     now = scheduler.wake_at().unwrap();
     scheduler.next_read(now).unwrap();
     // The store had begun the attempt.
-    let pending =
-        PendingQueue { queue: queue(1), target: "https://one/in".into(), due: now + seconds(20), since: NOW };
+    let pending = PendingQueue {
+        queue: queue(1),
+        target: "https://one/in".into(),
+        endpoint: None,
+        due: now + seconds(20),
+        since: NOW,
+    };
     scheduler.page_read(PARTITION, fence(1), &[pending], false, now);
     let (_, started) = scheduler.start_all(now);
     assert_eq!(started.len(), 2);
@@ -302,7 +312,13 @@ fn silent_store_holds_attempts_and_repeats_the_token() {
 fn store_that_refuses_only_writes_is_asked_with_backoff() {
     let mut scheduler = scheduler(100, 30);
     scheduler.notify("one", 1);
-    let pending = |due| PendingQueue { queue: queue(1), target: "https://one/in".into(), due, since: NOW };
+    let pending = |due| PendingQueue {
+        queue: queue(1),
+        target: "https://one/in".into(),
+        endpoint: None,
+        due,
+        since: NOW,
+    };
     let (mut now, mut looks) = (NOW, 0);
     while now < NOW + seconds(60) {
         if scheduler.next_read(now).is_some() {
@@ -359,14 +375,26 @@ fn outbox_is_read_periodically_and_on_request() {
     // A read under way may lack the delivery of the new request.
     scheduler.request_read(PARTITION, NOW);
     assert_eq!(scheduler.next_read(NOW), None);
-    let pending = PendingQueue { queue: queue(1), target: "https://one/in".into(), due: NOW, since: NOW };
+    let pending = PendingQueue {
+        queue: queue(1),
+        target: "https://one/in".into(),
+        endpoint: None,
+        due: NOW,
+        since: NOW,
+    };
     assert!(scheduler.page_read(PARTITION, fence(1), &[pending], true, NOW), "there is more");
     assert!(!scheduler.page_read(PARTITION, fence(1), &[], false, NOW));
     assert!(scheduler.next_read(NOW).is_some());
     // A redelivery left the queue, so the next delivery is due earlier than expected.
     let start = scheduler.next_attempt(NOW).unwrap();
     scheduler.attempt_ended(start.token, Some(NOW + seconds(3600)), None, NOW);
-    let pending = |due| PendingQueue { queue: queue(1), target: "https://one/in".into(), due, since: NOW };
+    let pending = |due| PendingQueue {
+        queue: queue(1),
+        target: "https://one/in".into(),
+        endpoint: None,
+        due,
+        since: NOW,
+    };
     scheduler.page_read(PARTITION, fence(1), &[pending(NOW)], true, NOW);
     // An older page does not postpone the queue.
     scheduler.page_read(PARTITION, fence(1), &[pending(NOW + seconds(20))], false, NOW);
@@ -403,6 +431,7 @@ fn untried_delivery_expires_only_behind_a_failed_host() {
     let old = |now: Timestamp| PendingQueue {
         queue: queue(50),
         target: "https://one/in".into(),
+        endpoint: None,
         due: now,
         since: Timestamp::from_millis(NOW.as_millis() - 90_000_000),
     };

@@ -31,6 +31,8 @@ struct StoredMessage<'a> {
     meta_tags: Option<&'a RawValue>,
     #[serde(rename = "me", borrow, default, skip_serializing_if = "Option::is_none")]
     meta: Option<&'a RawValue>,
+    #[serde(rename = "pm", borrow, default, skip_serializing_if = "Option::is_none")]
+    payload_members: Option<&'a RawValue>,
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     event: Option<MessageEvent>,
     #[serde(rename = "fn", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -125,6 +127,7 @@ fn write_new_message<'a>(new: &'a NewMessage, into: &mut Vec<u8>) -> Result<(), 
         custom_data: content.custom_data.as_ref().map(JsonObject::raw),
         meta_tags: content.meta_tags.as_ref().map(JsonObject::raw),
         meta: content.meta.as_ref().map(JsonObject::raw),
+        payload_members: content.payload_members.as_ref().map(JsonObject::raw),
         event: new.event,
         first_name: profile.and_then(|profile| profile.first_name.as_deref()).map(Cow::Borrowed),
         last_name: profile.and_then(|profile| profile.last_name.as_deref()).map(Cow::Borrowed),
@@ -181,6 +184,7 @@ pub(in super::super) fn accepted(
     content.custom_data = object(stored.custom_data)?;
     content.meta_tags = object(stored.meta_tags)?;
     content.meta = object(stored.meta)?;
+    content.payload_members = object(stored.payload_members)?;
     let trace = stored.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
     let merge_with = stored.merge_with.map(|user| UserId::new(&user).map_err(|_| WHAT)).transpose()?;
     let profile = UserProfile { first_name: boxed(stored.first_name), last_name: boxed(stored.last_name) };

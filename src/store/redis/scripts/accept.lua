@@ -7,7 +7,8 @@
 -- conversation stays as it is.
 local name, body, max_open, full = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local by, watched, send_at_accept = ARGV[5], ARGV[6] == '1', ARGV[7]
-local digest, body_digest = ARGV[8], ARGV[9]
+-- A key that finds open messages only is free again once its message has ended.
+local digest, body_digest, open_only = ARGV[8], ARGV[9], ARGV[10] == '1'
 local id = string.sub(KEYS[4], -26)
 
 local lease = call('HMGET', KEYS[1], 'o', 'e')
@@ -35,7 +36,7 @@ if digest then
   if held then
     local earlier, fits = string.sub(held, 1, 26), string.sub(held, 27) == body_digest
     local message, known = read_message(name, earlier, fits and watched and by or '')
-    if #message > 0 then
+    if #message > 0 and not (open_only and message[2] == '') then
       if not fits then
         return {'MISMATCH', now}
       end

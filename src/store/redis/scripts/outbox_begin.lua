@@ -3,6 +3,8 @@
 -- KEYS  1 lease
 -- Answers TAKEN id conversation target told data since made step | LATER due | EMPTY
 local queue, token, window = ARGV[3], ARGV[4], ARGV[5]
+-- Whether a delivery that waits for a retry begins before it is due.
+local early = ARGV[6] == '1'
 
 local id, held = first(queue, 's', 'c', 't', 'n', 'b')
 if not id then
@@ -12,7 +14,7 @@ local stands, begun = string.match(held[1], '^(.* )(%x*)$')
 -- The same token is a repeat by the owner, which does not know whether the first request arrived.
 if begun ~= token then
   local due = call('ZSCORE', DUE, queue)
-  if due and now < tonumber(due) then
+  if due and now < tonumber(due) and not (early and begun == '') then
     return {'LATER', now, due}
   end
   call('HSET', partition .. 'd:' .. id, 's', stands .. token)

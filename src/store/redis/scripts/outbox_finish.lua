@@ -3,6 +3,7 @@
 -- KEYS  1 lease
 -- Answers OK due; the time of the queue's first delivery, empty for an empty queue
 local queue, id, ours, attempt, kept = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+-- Deliveries that report a dead letter follow from ARGV[12] on: id, `QUEUE SINCE`, target, fields, data.
 -- The new state, its delay or lifetime, whether it is a step of the schedule, and the reason.
 local state, span, stepped, reason = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
@@ -49,6 +50,18 @@ else
   call('ZREM', DUE, queue)
 end
 local member, index = id .. ' ' .. held[2], partition .. 'x:' .. state
+for i = 12, #ARGV, 5 do
+  local report = partition .. 'd:' .. ARGV[i]
+  if call('EXISTS', report) == 0 then
+    call('HSET', report, 'c', held[2], 't', ARGV[i + 2], 'n', ARGV[i + 3], 'b', ARGV[i + 4],
+      's', 'pending ' .. ARGV[i + 1] .. ' 0 0 ')
+    call('ZADD', PENDING, 0, ARGV[i] .. ' ' .. held[2])
+    local of = string.sub(ARGV[i + 1], 1, 32)
+    if call('RPUSH', partition .. 'o:' .. of, ARGV[i]) == 1 then
+      call('ZADD', DUE, string.format('%d', now), of)
+    end
+  end
+end
 call('PEXPIRE', key, span)
 call('ZREM', PENDING, member)
 call('ZADD', index, 0, member)

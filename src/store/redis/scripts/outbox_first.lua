@@ -20,3 +20,9 @@ local function first(queue, ...)
   end
   call('ZREM', DUE, queue)
 end
+
+-- Returns the endpoint of a delivery as `BOT/NAME`, or '' for a callback. No text of a caller is in these fields.
+local function endpoint_of(fields, conversation)
+  local name = string.match(fields or '', '"ep":"([^"]*)"')
+  return name and string.match(conversation or '', '^[^/]*/') .. name or ''
+end

@@ -74,7 +74,8 @@ impl Owner {
             duration: Duration::from_millis(7),
             response: None,
         };
-        let finish = FinishRequest { claimed: Box::new(taken.clone()), attempt, decision };
+        let finish =
+            FinishRequest { claimed: Box::new(taken.clone()), attempt, decision, reports: Vec::new() };
         self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
     }
 }

@@ -292,6 +292,7 @@ impl SchedulerModel {
                         PendingQueue {
                             queue: *id,
                             target: target(*id).into(),
+                            endpoint: None,
                             due: queue.attempt.map_or(queue.due, |(_, until)| until),
                             // Some deliveries have expired, also behind an open circuit.
                             since: Timestamp::from_millis(
