@@ -39,7 +39,7 @@ async fn answer(
     if let Some(connection) = &connection {
         connection.request_begun(request.headers());
     }
-    let host = if !context.has_callers() { local_host::check(request.head()) } else { Ok(()) };
+    let host = if context.has_callers() { Ok(()) } else { local_host::check(request.head()) };
     let mut response = match host {
         Ok(()) => {
             let (well, body) = page.await;
