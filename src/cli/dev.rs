@@ -12,7 +12,7 @@ use url::Url;
 use super::sandbox::SandboxCommandError;
 use super::{CommandError, is_address_in_use, print, sandbox, webhook};
 use crate::app::Bridge;
-use crate::config::{BotConfig, BotWebhookConfig, Config, JwtAlgorithm};
+use crate::config::{BotConfig, BotWebhookConfig, Config, JwtAlgorithm, KoreWebhookConfig};
 use crate::domain::BotName;
 use crate::{runtime, telemetry};
 use rtm_sandbox::{AppKey, ClientApp, Sandbox, SandboxOptions};
@@ -63,6 +63,7 @@ impl DevCommand {
         if self.script.is_some() {
             config.bots = scripted_bots(&given, &platform)?;
             config.default_bot = config.bots.first().map(|bot| bot.name.clone());
+            config.add_kore_clients();
         }
         config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         config.server.admin_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port));
@@ -102,7 +103,7 @@ fn scripted_bots(
     let takes_hs256 = app.rules.algorithms.is_empty() || app.rules.algorithms.contains(&Algorithm::HS256);
     let bots = options.bots.iter().map(|id| {
         let name = BotName::new(id).map_err(|_| SandboxCommandError::BotName(id.clone()))?;
-        Ok(Arc::new(BotConfig {
+        let mut bot = BotConfig {
             chat_bot: id.clone(),
             task_bot_id: id.clone(),
             client_id: app.id.clone(),
@@ -110,7 +111,9 @@ fn scripted_bots(
             algorithm: if takes_hs256 { JwtAlgorithm::Hs256 } else { JwtAlgorithm::Hs512 },
             jti: app.rules.enforce_jti,
             ..BotConfig::new(name, platform.clone())
-        }))
+        };
+        bot.kore_webhook = KoreWebhookConfig::of_app(&bot);
+        Ok(Arc::new(bot))
     });
     bots.collect()
 }

@@ -74,7 +74,7 @@ pub struct KoreClient {
 impl KoreWebhookConfig {
     /// Returns a door with every default, whose only client is the bot's own app. Returns `None` for a bot without a usable
     /// key of its own.
-    pub(super) fn of_app(bot: &BotConfig) -> Option<Self> {
+    pub fn of_app(bot: &BotConfig) -> Option<Self> {
         let key = ClientKey::of_app(bot.algorithm, &bot.client_secret)?;
         Some(Self { clients: vec![client(bot, bot.client_id.clone(), key)], ..Self::default() })
     }

@@ -175,8 +175,11 @@ fn endpoint_name(value: &ConfigValue) -> ParseResult<Box<str>> {
 
 fn delivery_kind(value: &ConfigValue) -> ParseResult<DeliveryKind> {
     let text = as_text(value, "\"message.answered\"")?;
-    DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-        let all = DeliveryKind::ALL.map(DeliveryKind::as_str).join(", ");
+    // Replies within a turn are for the endpoint of the webhook channel only.
+    let mut kinds = DeliveryKind::ALL.into_iter().filter(|kind| *kind != DeliveryKind::Reply);
+    kinds.clone().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let first = kinds.next().map_or("", DeliveryKind::as_str);
+        let all = kinds.fold(first.to_owned(), |all, kind| format!("{all}, {}", kind.as_str()));
         InvalidValue(format!("{} is not one of {all}", quoted(text)))
     })
 }

@@ -443,7 +443,6 @@ fn door_answers_as_the_channel_does() {
             (V2, event("SESSION_CLOSURE", false)),
             (V2, event("SESSION_CLOSURE", false)),
             (V2, json!({"message": {"type": "text"}})),
-            (V1, json!({"message": "hi"})),
         ];
         for (path, body) in &dialog {
             let mut answers = Vec::new();
