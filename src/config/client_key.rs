@@ -52,7 +52,7 @@ impl ClientKey {
         Ok(Self { algorithm, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) })
     }
 
-    /// Returns the key for a public key in PEM. The default algorithm is RS256, ES256 or EdDSA, by the type of the key.
+    /// Returns the key for a public key in PEM. The default algorithm is RS256, ES256 or `EdDSA`, by the type of the key.
     ///
     /// # Errors
     /// [`InvalidClientKey::PublicKey`], [`InvalidClientKey::OtherType`].

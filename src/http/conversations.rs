@@ -104,7 +104,7 @@ pub(super) async fn end_session(
 ) -> Result<Message, ApiError> {
     let accept = AcceptRequest {
         max_open: bot.max_open_messages,
-        ..end_request(context, &caller, request, conversation, SessionRequest::Close)?
+        ..end_request(context, caller, request, conversation, SessionRequest::Close)?
     };
     let message = context.hub.post(accept, Some(CLOSE_WAIT)).await?.message;
     match &message.progress.outcome {

@@ -79,7 +79,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     record("caller", &caller.name());
     // No delivery of a message is older, which bounds the search.
     let since = message.map(|id| id.at() - CLOCK_DIFFERENCE);
-    let query = DeliveryQuery { state, message, endpoint, before, since, limit, ..visible };
+    let query = DeliveryQuery { state, endpoint, message, before, since, limit, ..visible };
     let page = context.hub.deliveries(&query).await.map_err(read_failure)?;
     json_response(StatusCode::OK, &DeliveryPageBody { deliveries: &page.deliveries, next: page.next })
 }
@@ -108,7 +108,7 @@ async fn find(
     let id: DeliveryId = id.ok_or_else(no_delivery)?;
     record("caller", &caller.name());
     let delivery = context.hub.delivery(id).await.map_err(read_failure)?;
-    let visible = visible(&caller, None, None)?;
+    let visible = visible(caller, None, None)?;
     let delivery = delivery.filter(|delivery| visible.covers(&delivery.new.conversation));
     let delivery = delivery.ok_or_else(no_delivery)?;
     record("bot", delivery.new.conversation.bot());

@@ -14,7 +14,7 @@ use super::detachable_connection::DetachableConnection;
 use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::request_body;
-use super::request_pipeline::respond;
+use super::request_pipeline::{RequestCount, respond};
 use super::request_places::CallerPlaces;
 use super::trace_context::TraceContext;
 use super::{ATTACHMENTS, ApiContext, MESSAGES, OTHER, REDRIVE, attachments};
@@ -81,7 +81,8 @@ pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Requ
     // The caller may send its body all the same.
     let work = async { Err(failure.closing_connection()) };
     let connection = request.conn_data::<DetachableConnection>();
-    let mut response = respond(context, route, head, connection, trace, &counted, work).await;
+    let mut response =
+        respond(context, route, head, connection, trace, RequestCount::Done(counted), work).await;
     response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     Err(response.into())
 }

@@ -75,18 +75,14 @@ impl FleetRate {
             }
             let answer = hub.take_requests(self.wish(self.batch, 0)).await;
             metrics.rate_called(&self.caller, answer.is_ok());
-            match answer {
-                Ok(RequestGrant { granted, left, next_in }) => {
-                    state.held = granted;
-                    state.left = left;
-                    if granted == 0 {
-                        state.empty_until = Instant::now() + next_in;
-                    }
-                }
-                Err(_) => {
-                    state.alone_until = Instant::now() + STORE_PAUSE;
-                    return None;
-                }
+            let Ok(RequestGrant { granted, left, next_in }) = answer else {
+                state.alone_until = Instant::now() + STORE_PAUSE;
+                return None;
+            };
+            state.held = granted;
+            state.left = left;
+            if granted == 0 {
+                state.empty_until = Instant::now() + next_in;
             }
         }
         let refused = state.held == 0;

@@ -252,20 +252,20 @@ impl ApiContext {
     /// Identifies the caller of a request, and counts the request in the caller's rate. A token with an unknown key waits
     /// until the keys of its issuer were fetched again.
     async fn count_request(&self, head: &RequestHead) -> CountedRequest {
-        let caller = match read_tokens::of_request(head) {
-            Some(token) => self.identify_reader(&token).await,
-            None => {
-                let identify =
-                    || CallerIdentity::identify(&self.live().callers, head.headers(), wall_clock::now());
-                match identify() {
-                    Err(refusal)
-                        if let Some(keys) = refusal.fetchable_keys()
-                            && keys.refetched().await =>
-                    {
-                        identify()
-                    }
-                    identified => identified,
+        // Waits are rare, and on the heap, because each request would carry their room.
+        let caller = if let Some(token) = read_tokens::of_request(head) {
+            Box::pin(self.identify_reader(&token)).await
+        } else {
+            let identify =
+                || CallerIdentity::identify(&self.live().callers, head.headers(), wall_clock::now());
+            match identify() {
+                Err(refusal)
+                    if let Some(keys) = refusal.fetchable_keys()
+                        && Box::pin(keys.refetched()).await =>
+                {
+                    identify()
                 }
+                identified => identified,
             }
         };
         self.count_request_of(caller).await

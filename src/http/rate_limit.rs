@@ -92,7 +92,7 @@ impl CallerRateLimit {
     pub(super) async fn count(&self, hub: &Hub, metrics: &CallerMetrics) -> RateLimitStatus {
         match &self.fleet {
             None => self.count_here(),
-            Some(fleet) => match fleet.count(hub, metrics).await {
+            Some(fleet) => match Box::pin(fleet.count(hub, metrics)).await {
                 Some(FleetCount { remaining, next_in, refused }) => RateLimitStatus {
                     per_minute: self.per_minute,
                     partition: self.partition.clone(),

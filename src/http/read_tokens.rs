@@ -11,7 +11,6 @@ use super::ApiContext;
 use super::api_error::{self, ApiError};
 use super::auth::{AuthRefusal, CallerIdentity};
 use super::query_parameters::decode;
-use crate::hub::HubError;
 use crate::identity::{ReadTokenKey, TokenRefusal};
 use crate::wall_clock;
 
@@ -89,7 +88,7 @@ impl ApiContext {
         }
         let mut fresh = [0; ReadTokenKey::BYTES];
         aws_lc_rs::rand::fill(&mut fresh).map_err(|_| api_error::internal())?;
-        let secret = self.hub.read_token_secret(day, Some(fresh)).await.map_err(HubError::from)?;
+        let secret = self.hub.read_token_secret(day, Some(fresh)).await?;
         let key = ReadTokenKey::new(day, secret.ok_or_else(api_error::internal)?);
         self.read_token_keys.put(&key);
         Ok(key)

@@ -29,26 +29,40 @@ use crate::domain::{ProblemKind, SharePermit, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route with the result of `work`.
-pub(super) async fn serve(
+pub(super) fn serve(
     context: &ApiContext,
     route: &'static str,
     request: &HttpRequest,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
-) -> HttpResponse {
+) -> impl Future<Output = HttpResponse> {
     let head = request.head();
     let trace = TraceContext::from_headers(head.headers());
     request.extensions_mut().insert(TraceId::from(trace));
     let counted = request.extensions().get::<CountedRequest>().cloned();
-    let counted = match counted {
-        Some(counted) => counted,
-        None => {
-            let counted = context.count_request(head).await;
-            request.extensions_mut().insert(counted.clone());
-            counted
-        }
-    };
+    let count = counted.map_or(RequestCount::Due(request), RequestCount::Done);
     let connection = DetachableConnection::of_request(request);
-    respond(context, route, head, connection, trace, &counted, work).await
+    // An async function would hold a second copy of `work`.
+    respond(context, route, head, connection, trace, count, work)
+}
+
+/// The count of a request in the rate of its caller.
+pub(super) enum RequestCount<'r> {
+    /// It was counted when its head came.
+    Done(CountedRequest),
+    /// It is counted now, and remembers that.
+    Due(&'r HttpRequest),
+}
+
+impl RequestCount<'_> {
+    async fn get(self, context: &ApiContext) -> CountedRequest {
+        let request = match self {
+            Self::Done(counted) => return counted,
+            Self::Due(request) => request,
+        };
+        let counted = context.count_request(request.head()).await;
+        request.extensions_mut().insert(counted.clone());
+        counted
+    }
 }
 
 /// Answers a request with this head and this count with the result of `work`. Only tests have no connection.
@@ -58,13 +72,14 @@ pub(super) async fn respond(
     head: &RequestHead,
     connection: Option<&DetachableConnection>,
     trace: TraceContext,
-    counted: &CountedRequest,
+    count: RequestCount<'_>,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
     let started = Instant::now();
     if let Some(connection) = connection {
         connection.request_begun(&head.headers);
     }
+    let counted = count.get(context).await;
     // At debug level, because a span costs microseconds. Events of higher levels carry the trace id themselves.
     let span = tracing::debug_span!(
         "request",
@@ -78,13 +93,13 @@ pub(super) async fn respond(
     );
     let work = async {
         counted.check_host(head)?;
-        match counted.rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
-            Some(refusal) => Err(refusal),
-            None => tokio::select! {
-                answered = work => answered,
-                // The answer would be for a caller that is none any more.
-                () = counted.revoked() => Err(AuthRefusal::UnknownKey.into()),
-            },
+        if let Some(refusal) = counted.rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
+            return Err(refusal);
+        }
+        tokio::select! {
+            answered = work => answered,
+            // The answer would be for a caller that is none any more.
+            () = counted.revoked() => Err(AuthRefusal::UnknownKey.into()),
         }
     };
     let mut response = answer(context, route, head, connection, trace, work).instrument(span).await;

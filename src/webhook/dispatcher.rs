@@ -93,7 +93,7 @@ impl CurrentTools {
         if changes.has_changed().unwrap_or_default() {
             let config = Arc::clone(&changes.borrow_and_update());
             match AttemptTools::new(&config) {
-                Ok(changed) => *self.tools.borrow_mut() = Rc::new(changed),
+                Ok(tools) => *self.tools.borrow_mut() = Rc::new(tools),
                 Err(error) => error!(%error, "changed receivers cannot be used; the former ones stay"),
             }
         }

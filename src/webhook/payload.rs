@@ -33,7 +33,7 @@ const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"));
 
-/// The prefix of the types of CloudEvents, in reverse-DNS form.
+/// The prefix of the types of `CloudEvents`, in reverse-DNS form.
 const EVENT_TYPE_PREFIX: &str = "io.github.rtm-bridge.";
 
 /// The stored delivery cannot be composed: a bug, or another program wrote it.

@@ -152,22 +152,21 @@ pub(super) fn read(body: &[u8], version: ApiVersion) -> Result<ChannelCall, Inva
         (_, Some(true)) | (Some(_), None) => SessionRequest::New,
         _ => SessionRequest::Continue,
     };
-    let mut content = match event {
-        Some(_) => MessageContent::without_text(),
-        None => {
-            let files = read_attachments([files, attachments])?;
-            let value = match version {
-                ApiVersion::V1 => text.or(form).or(val),
-                ApiVersion::V2 => val.or(form),
-            };
-            let text = match value {
-                Some(value) => text_of(value),
-                // Clients of version 1 send files alone.
-                None if version == ApiVersion::V1 && !files.is_empty() => Cow::Borrowed(""),
-                None => return Err(InvalidCall::Message),
-            };
-            MessageContent::with_attachments(text, files).map_err(|_| InvalidCall::Text)?
-        }
+    let mut content = if event.is_some() {
+        MessageContent::without_text()
+    } else {
+        let files = read_attachments([files, attachments])?;
+        let value = match version {
+            ApiVersion::V1 => text.or(form).or(val),
+            ApiVersion::V2 => val.or(form),
+        };
+        let text = match value {
+            Some(value) => text_of(value),
+            // Clients of version 1 send files alone.
+            None if version == ApiVersion::V1 && !files.is_empty() => Cow::Borrowed(""),
+            None => return Err(InvalidCall::Message),
+        };
+        MessageContent::with_attachments(text, files).map_err(|_| InvalidCall::Text)?
     };
     let language = language.filter(|language| language.get().starts_with('"'));
     content.custom_data = context("/customData", with_language(object(custom_data), language))?;

@@ -54,7 +54,9 @@ impl ClientToken {
 fn is_over(expiry: &Value, now: Timestamp) -> bool {
     let Some(number) = expiry.as_f64() else { return true };
     let seconds = if number > LARGEST_SECONDS { number / 1000.0 } else { number };
-    seconds <= now.as_millis() as f64 / 1000.0
+    #[expect(clippy::cast_precision_loss, reason = "a time in milliseconds has few digits")]
+    let now = now.as_millis() as f64 / 1000.0;
+    seconds <= now
 }
 
 /// Returns the first of these claims that is a text.

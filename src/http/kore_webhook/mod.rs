@@ -33,7 +33,7 @@ use super::ApiContext;
 use super::api_error::ApiError;
 use super::auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use super::detachable_connection::DetachableConnection;
-use super::request_pipeline::{record, respond};
+use super::request_pipeline::{RequestCount, record, respond};
 use super::trace_context::TraceContext;
 use crate::config::{BotConfig, KoreWebhookConfig};
 use crate::domain::{ConversationId, ProblemKind, TraceId, UserId};
@@ -153,7 +153,7 @@ where
         work(client).await.map(cors::allowed)
     };
     let connection = DetachableConnection::of_request(request);
-    respond(context, route, head, connection, trace, &counted, work).await
+    respond(context, route, head, connection, trace, RequestCount::Done(counted), work).await
 }
 
 impl<'c> DoorClient<'c> {
