@@ -386,8 +386,12 @@ fn thin_delivery_has_ids_and_links_only() {
     let changes = bench.writes.iter().flat_map(|write| &write.changes);
     let of_end: Vec<_> = changes
         .filter_map(|change| match change {
-            ConversationChange::Deliver(new) if new.message == Some(message.id) => Some(&**new),
+            ConversationChange::Deliver(new) => Some(&**new),
             _ => None,
+        })
+        .filter(|new| {
+            let is_end = matches!(new.kind, DeliveryKind::MessageAnswered | DeliveryKind::MessageFailed);
+            is_end && new.message == Some(message.id)
         })
         .collect();
     let [thin, full] = &of_end[..] else { panic!("two endpoints: {of_end:?}") };
