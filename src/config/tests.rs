@@ -74,9 +74,8 @@ fn door_has_the_bots_own_app_or_its_clients() {
     assert!(!format!("{own:?}").contains("hush"), "keys are not for Debug");
 
     let text = format!(
-        "{}[bots.kore_webhook]\nv1_text = \"array\"\nhold = \"3s\"\nclients = [{{ id = \"cs-1\", secret = \"s\", algorithm = \
-         \"HS384\", user_prefix = \"a-\" }}, {{ id = \"cs-2\", public_key_file = \"/public.pem\", rate_per_minute = 7 }}]\n",
-        BOT
+        "{BOT}[bots.kore_webhook]\nv1_text = \"array\"\nhold = \"3s\"\nclients = [{{ id = \"cs-1\", secret = \"s\", algorithm = \
+         \"HS384\", user_prefix = \"a-\" }}, {{ id = \"cs-2\", public_key_file = \"/public.pem\", rate_per_minute = 7 }}]\n"
     );
     let config = good(&text, &[]);
     let door = config.bots[0].kore_webhook.as_ref().unwrap();

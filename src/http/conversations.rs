@@ -39,7 +39,7 @@ pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> Http
 
 /// Serves `DELETE /conversations/{user}`.
 pub(super) async fn delete(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
-    serve(&context, CONVERSATION, &request, close(&context, &request)).await
+    serve(&context, CONVERSATION, &request, Box::pin(close(&context, &request))).await
 }
 
 /// Serves `POST /conversations/{user}/erase`.

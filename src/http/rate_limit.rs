@@ -174,7 +174,7 @@ mod tests {
         CallerConfig { rate_per_minute, ..fixtures::caller(name, CallerScopes::default()) }
     }
 
-    fn header_values(status: RateLimitStatus) -> (String, String) {
+    fn header_values(status: &RateLimitStatus) -> (String, String) {
         let mut headers = HeaderMap::new();
         status.write_headers(&mut headers);
         let text = |name| headers.get(name).unwrap().to_str().unwrap().to_owned();
@@ -193,7 +193,7 @@ mod tests {
             for left in [2, 1, 0] {
                 let status = few.count_here();
                 assert!(status.refusal().is_none());
-                let (policy, limit) = header_values(status);
+                let (policy, limit) = header_values(&status);
                 assert_eq!(policy, "\"default\";q=3;w=60");
                 assert_eq!(limit, format!("\"default\";r={left};t=20"));
             }
@@ -202,14 +202,14 @@ mod tests {
             let refusal = status.refusal().unwrap();
             assert_eq!(refusal.problem().kind, ProblemKind::RateLimited);
             assert_eq!(refusal.problem().retry_after, Some(Duration::from_millis(19_500)));
-            assert_eq!(header_values(status).1, "\"default\";r=0;t=20");
+            assert_eq!(header_values(&status).1, "\"default\";r=0;t=20");
             advance(Duration::from_millis(19_499)).await;
             assert!(few.count_here().refusal().is_some(), "refused requests cost nothing");
             advance(Duration::from_millis(1)).await;
             assert!(few.count_here().refusal().is_none());
             assert!(few.count_here().refusal().is_some());
             advance(Duration::from_mins(1)).await;
-            assert_eq!(header_values(few.count_here()).1, "\"default\";r=2;t=20");
+            assert_eq!(header_values(&few.count_here()).1, "\"default\";r=2;t=20");
         });
     }
 

@@ -382,11 +382,11 @@ fn invalid_id_is_not_found() {
 fn key_is_required_if_callers_are_configured() {
     let all = config::CallerScopes { send: true, read: true, admin: false };
     let closed = || Config { callers: vec![caller("crm", all, None, "")], ..config() };
-    const UNKNOWN: &str = "Bearer error=\"invalid_token\"";
+    let unknown = "Bearer error=\"invalid_token\"";
     for (request, challenge) in [
         (post(ALICE, PASSES), "Bearer"),
         (post("/conversations/%zz/messages?bot=sales", "{"), "Bearer"),
-        (with_key(post(ALICE, PASSES), "nobody"), UNKNOWN),
+        (with_key(post(ALICE, PASSES), "nobody"), unknown),
         (post(ALICE, PASSES).insert_header(("authorization", "Basic a2V5")), "Bearer"),
         (TestRequest::get().uri(&format!("{ALICE}/1")), "Bearer"),
     ] {

@@ -144,7 +144,7 @@ fn body(delivery: &NewDelivery, options: &DeliveryOptions<'_>) -> Result<Bytes, 
     })
 }
 
-/// An event in the structured mode of CloudEvents.
+/// An event in the structured mode of `CloudEvents`.
 #[derive(Serialize)]
 struct StructuredEvent<'a> {
     specversion: &'static str,

@@ -51,7 +51,7 @@ pub struct SigningSecret(SecretKind);
 
 #[derive(Clone)]
 enum SecretKind {
-    Shared(Key),
+    Shared(Box<Key>),
     Private(Arc<Ed25519KeyPair>),
 }
 
@@ -61,7 +61,7 @@ pub struct SignatureKey(KeyKind);
 
 #[derive(Clone)]
 enum KeyKind {
-    Shared(Key),
+    Shared(Box<Key>),
     Public([u8; KEY_BYTES]),
 }
 
@@ -72,7 +72,7 @@ impl SigningSecret {
     /// [`InvalidSecret`].
     pub fn parse(text: &SecretString) -> Result<Self, InvalidSecret> {
         let text = text.expose_secret().trim();
-        let kind = shared_key(text).map(SecretKind::Shared);
+        let kind = shared_key(text).map(|key| SecretKind::Shared(Box::new(key)));
         let kind = kind.or_else(|| key_pair(text).map(|pair| SecretKind::Private(Arc::new(pair))));
         kind.map(Self).ok_or(InvalidSecret)
     }
@@ -105,7 +105,7 @@ impl SignatureKey {
     /// [`InvalidSignatureKey`].
     pub fn parse(text: &SecretString) -> Result<Self, InvalidSignatureKey> {
         let text = text.expose_secret().trim();
-        let kind = shared_key(text).map(KeyKind::Shared);
+        let kind = shared_key(text).map(|key| KeyKind::Shared(Box::new(key)));
         let kind = kind.or_else(|| public_key(text).map(KeyKind::Public));
         kind.map(Self).ok_or(InvalidSignatureKey)
     }

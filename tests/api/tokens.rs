@@ -14,7 +14,7 @@ use rtm_sandbox::Step;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge, until};
 
@@ -26,7 +26,7 @@ struct Issuer {
     keys: Arc<Mutex<Vec<IssuerKey>>>,
     /// The number of requests for the key set.
     asked: Arc<Mutex<usize>>,
-    _server: AbortOnDropHandle<()>,
+    _server: JoinSet<()>,
 }
 
 #[derive(Clone)]
@@ -58,8 +58,9 @@ impl Issuer {
         let url = format!("http://{}/keys", listener.local_addr().unwrap());
         let keys = Arc::new(Mutex::new(keys.iter().map(|id| IssuerKey::new(id)).collect::<Vec<_>>()));
         let asked = Arc::new(Mutex::new(0));
-        let (served, counted) = (Arc::clone(&keys), Arc::clone(&asked));
-        let server = tokio::task::spawn_local(async move {
+        let (shown, counted) = (Arc::clone(&keys), Arc::clone(&asked));
+        let mut server = JoinSet::new();
+        server.spawn_local(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = Vec::new();
@@ -69,7 +70,7 @@ impl Issuer {
                     }
                 }
                 *counted.lock().unwrap() += 1;
-                let keys: Vec<_> = served.lock().unwrap().iter().map(IssuerKey::jwk).collect();
+                let keys: Vec<_> = shown.lock().unwrap().iter().map(IssuerKey::jwk).collect();
                 let status = if keys.is_empty() { "503 Service Unavailable" } else { "200 OK" };
                 let body = json!({"keys": keys}).to_string();
                 let answer = format!(
@@ -79,7 +80,7 @@ impl Issuer {
                 stream.write_all(answer.as_bytes()).await.ok();
             }
         });
-        Self { url, keys, asked, _server: AbortOnDropHandle::new(server) }
+        Self { url, keys, asked, _server: server }
     }
 
     /// Adds a key, which signs further tokens.

@@ -263,7 +263,7 @@ fn test_event_of_the_configuration_prints_the_answer() {
         let private = "[webhooks]\nallow_private = [\"127.0.0.0/8\"]\n";
         let text = format!("{CONFIG}{}{}{private}", endpoint("crm", "/crm"), endpoint("audit", "/audit"));
         let (_dir, path) = config(&text);
-        let test = async |arguments: &[&str]| {
+        let try_endpoint = async |arguments: &[&str]| {
             let arguments: Vec<String> = [&["webhook", "test", "--config", &path], arguments]
                 .concat()
                 .into_iter()
@@ -276,19 +276,19 @@ fn test_event_of_the_configuration_prints_the_answer() {
             .unwrap()
         };
         let bot = "support";
-        let (code, out, err) = test(&[bot, "crm"]).await;
+        let (code, out, err) = try_endpoint(&[bot, "crm"]).await;
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
         assert!(out.starts_with("204 in ") && out.ends_with(" ms\n"), "{out}");
         let request = receiver.requests_at_least(1).await.remove(0);
         assert_eq!((&*request.path, &request.json()["type"]), ("/crm", &json!("test")));
         assert!(request.is_signed_with(SECRET));
         receiver.answers(|_| crate::support::ReceiverAnswer::status(401));
-        let (code, out, err) = test(&[bot, "audit"]).await;
+        let (code, out, err) = try_endpoint(&[bot, "audit"]).await;
         assert_eq!(code, Some(1), "{out}");
         assert!(out.starts_with("401 in ") && err.contains("the receiver answered 401"), "{out}{err}");
-        let (code, _, err) = test(&[]).await;
+        let (code, _, err) = try_endpoint(&[]).await;
         assert!(code == Some(1) && err.contains("several endpoints") && err.contains("audit"), "{err}");
-        let (code, _, err) = test(&[bot, "gone"]).await;
+        let (code, _, err) = try_endpoint(&[bot, "gone"]).await;
         assert!(code == Some(1) && err.contains("no such endpoint"), "{err}");
         // Without the range the guard refuses the address.
         let (_dir, path) = config(&format!("{CONFIG}{}", endpoint("crm", "/crm")));

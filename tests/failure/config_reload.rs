@@ -1,5 +1,6 @@
 //! A running program takes over a changed configuration (api.md 9).
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use rtm_bridge::domain::Sha256;
@@ -12,9 +13,16 @@ use crate::support::{
 
 const GUARD: Duration = Duration::from_mins(2);
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
 /// Returns a caller of the configuration whose key is its name.
 fn caller(name: &str, more: &str) -> String {
-    let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(name));
     format!(
         "[[callers]]\nname = \"{name}\"\nkey_sha256 = \"{hash}\"\nscopes = [\"send\", \"read\"]\n{more}\n"
     )

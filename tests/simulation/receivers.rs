@@ -117,18 +117,15 @@ impl ReceiverModel {
         }
         let trace = posted.map(|posted| posted.new.trace).unwrap_or_default();
         let callback = posted.and_then(|posted| posted.new.callback.as_ref());
-        let wanted: Vec<(Box<str>, DeliveryOrigin)> = match callback {
-            Some(callback) => {
-                vec![(callback.url.clone(), DeliveryOrigin::Callback { signer: callback.signer.clone() })]
-            }
-            None => {
-                let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.types.contains(&kind));
-                let target = |endpoint: &BotWebhookConfig| {
-                    let url = endpoint.url.as_ref()?.as_str().into();
-                    Some((url, DeliveryOrigin::Endpoint(endpoint.name.clone())))
-                };
-                endpoints.filter_map(target).collect()
-            }
+        let wanted: Vec<(Box<str>, DeliveryOrigin)> = if let Some(callback) = callback {
+            vec![(callback.url.clone(), DeliveryOrigin::Callback { signer: callback.signer.clone() })]
+        } else {
+            let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.types.contains(&kind));
+            let target = |endpoint: &BotWebhookConfig| {
+                let url = endpoint.url.as_ref()?.as_str().into();
+                Some((url, DeliveryOrigin::Endpoint(endpoint.name.clone())))
+            };
+            endpoints.filter_map(target).collect()
         };
         let expected = |(target, origin)| ExpectedDelivery { kind, message, target, origin, trace };
         Ok(wanted.into_iter().map(expected).collect())

@@ -192,6 +192,15 @@ pub(super) struct SimulationRun {
     pub(super) outcomes: Vec<&'static str>,
 }
 
+fn draw_endpoints(rng: &mut Rng) -> Vec<BotWebhookConfig> {
+    let mut endpoints: Vec<_> = rng.bool().then(webhook).into_iter().collect();
+    if !endpoints.is_empty() && rng.bool() {
+        let types = vec![DeliveryKind::MessageAnswered, DeliveryKind::ReplyUnsolicited];
+        endpoints.push(BotWebhookConfig { name: "second".into(), types, ..webhook() });
+    }
+    endpoints
+}
+
 impl World {
     pub(super) fn new(seed: u64, traced: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
@@ -206,11 +215,7 @@ impl World {
         bot.session_timeout = Duration::from_secs(rng.choice([900, 30]).unwrap_or(900));
         bot.late_window = Duration::from_secs(rng.choice([60, 2]).unwrap_or(60));
         let mut receivers = Rng::with_seed(!seed);
-        bot.webhooks = receivers.bool().then(webhook).into_iter().collect();
-        if !bot.webhooks.is_empty() && receivers.bool() {
-            let types = vec![DeliveryKind::MessageAnswered, DeliveryKind::ReplyUnsolicited];
-            bot.webhooks.push(BotWebhookConfig { name: "second".into(), types, ..webhook() });
-        }
+        bot.webhooks = draw_endpoints(&mut receivers);
         let endpoints = bot.webhooks.clone();
         let mut clocks = Rng::with_seed(seed.rotate_left(32));
         let rhythm = draw_rhythm(&mut bot, seed);

@@ -107,7 +107,7 @@ fn each_endpoint_has_its_own_options() {
         config.bots = vec![Arc::new(bot)];
         let targets = TargetTable::new(&config).unwrap();
         let [main, audit, callback] =
-            [endpoint("main"), endpoint("audit"), callback(None)].map(|origin| delivery(origin));
+            [endpoint("main"), endpoint("audit"), callback(None)].map(delivery);
         let (first, second) = (targets.options(&main).unwrap(), targets.options(&audit).unwrap());
         assert_eq!((first.format, signed(&first)), (PayloadFormat::Standard, with(SECRET)));
         assert_eq!((second.format, signed(&second)), (PayloadFormat::CloudEvents, with(OTHER)));
