@@ -457,7 +457,10 @@ fn door_answers_as_the_channel_does() {
         let mut answers = Vec::new();
         for (client, user) in &doors {
             let gate = Gate::new();
-            bridge.script.next(*user, two_parts(&gate));
+            // The channel knows the end of a turn by itself, so its bot announces nothing.
+            let mut steps = two_parts(&gate);
+            steps.retain(|step| *user == "ben" || !matches!(step, Step::Message(_)));
+            bridge.script.next(*user, steps);
             let first = client.say(user, "Hi").await;
             let progress = client.poll(&first.1["pollId"]).await;
             gate.open();
