@@ -106,8 +106,7 @@ fn each_endpoint_has_its_own_options() {
         bot.webhooks.push(audit(url));
         config.bots = vec![Arc::new(bot)];
         let targets = TargetTable::new(&config).unwrap();
-        let [main, audit, callback] =
-            [endpoint("main"), endpoint("audit"), callback(None)].map(delivery);
+        let [main, audit, callback] = [endpoint("main"), endpoint("audit"), callback(None)].map(delivery);
         let (first, second) = (targets.options(&main).unwrap(), targets.options(&audit).unwrap());
         assert_eq!((first.format, signed(&first)), (PayloadFormat::Standard, with(SECRET)));
         assert_eq!((second.format, signed(&second)), (PayloadFormat::CloudEvents, with(OTHER)));
