@@ -61,7 +61,8 @@ impl BotConfig {
     /// first.
     pub fn callback_signer(&self) -> Option<BotWebhookConfig> {
         let endpoints = self.endpoints();
-        endpoints.iter().find(|endpoint| endpoint.url.is_none()).or_else(|| endpoints.first()).cloned()
+        let mut signers = endpoints.iter().filter(|endpoint| !endpoint.secrets.is_empty());
+        signers.clone().find(|endpoint| endpoint.url.is_none()).or_else(|| signers.next()).cloned()
     }
 }
 
