@@ -501,7 +501,7 @@ fn usual_values_take_no_room() {
         kind: DeliveryKind::MessageAnswered,
         ..fixtures::new_delivery(&alice(), 1, at, "https://legacy.example")
     });
-    assert_eq!(told.unwrap(), br#"{"k":"message.answered","a":2}"#);
+    assert_eq!(told.unwrap(), br#"{"k":"message.answered","ep":"main","a":2}"#);
 }
 
 #[test]
