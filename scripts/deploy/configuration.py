@@ -207,6 +207,7 @@ def every_key_of_the_configuration_is_described():
     for key in keys():
         *table, last = key.split(".")
         heading = {"bots": "`[[bots]]`", "callers": "`[[callers]]`", "bots.NAME.webhooks": "`[[bots.webhooks]]`", "": "Top level"}
+        heading["callers.NAME.jwt"] = "`[callers.jwt]`"
         heading |= dict.fromkeys(("bots.NAME.kore_webhook", "bots.NAME.kore_webhook.clients"), "`[bots.kore_webhook]`")
         table = ".".join(table).removesuffix(".NAME")
         title = heading.get(table, f"`[{table}]`")

@@ -17,6 +17,21 @@ import chart
 from shell import BRIDGE, Fault, run
 
 PATIENCE = 30
+# Parts of a configuration that have metrics of their own.
+MEASURED = """
+[[bots.webhooks]]
+name = "measured"
+url = "http://127.0.0.1:9/in"
+secrets = ["whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"]
+
+[[callers]]
+name = "measured"
+key_sha256 = "0000000000000000000000000000000000000000000000000000000000000001"
+scopes = ["read"]
+rate_per_minute = 60
+rate_scope = "fleet"
+jwt = { issuer = "https://issuer.example", audience = "rtm-bridge", jwks_url = "http://127.0.0.1:9/keys" }
+"""
 _once = threading.Lock()
 
 
@@ -52,7 +67,7 @@ def bridge():
         at = Path(at)
         for key, value in chart.the(manifests, "Secret", "-migrate")["stringData"].items():
             (at / key).write_text(value)
-        (at / "config.toml").write_text(text.replace("/etc/rtm-bridge/secrets", str(at)))
+        (at / "config.toml").write_text(text.replace("/etc/rtm-bridge/secrets", str(at)) + MEASURED)
         sandbox = process(["sandbox", "--listen", "127.0.0.1:0"], {}, at / "sandbox.log", r"(http://127\.0\.0\.1:\d+)")
         [platform] = running.enter_context(sandbox)
         here = {

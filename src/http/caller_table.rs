@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::{AuthRefusal, CallerIdentity, CallerRights};
 use super::rate_limit::CallerRateLimit;
-use crate::config::{CallerConfig, Config};
+use crate::config::{CallerConfig, Config, RateScope};
 use crate::domain::{BotName, CALLER_PLACES, Sha256, Timestamp};
 use crate::identity::{ReadToken, RemoteKeys, TokenRefusal, TokenVerifier, issuer_of};
+use crate::metrics::CallerMetrics;
 
 /// The callers of one configuration.
 #[derive(Debug)]
@@ -131,6 +132,15 @@ impl CallerTable {
             if !stays {
                 entry.revoked.cancel();
             }
+        }
+    }
+
+    /// Shows the series of all callers.
+    pub(super) fn show(&self, metrics: &CallerMetrics) {
+        for entry in self.entries() {
+            let has_keys = entry.tokens.as_ref().is_some_and(|tokens| tokens.remote_keys().is_some());
+            let is_shared = entry.config.rate_scope == RateScope::Fleet && entry.rate.is_some();
+            metrics.show(&entry.config.name, has_keys, is_shared);
         }
     }
 

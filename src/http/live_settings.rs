@@ -71,6 +71,7 @@ impl ApiContext {
         let before = self.live.get();
         let known = before.callers.remote_keys();
         let next = Arc::new(LiveSettings::new(config, before.callers.followed_by(config)));
+        next.callers.show(&self.metrics.callers);
         self.memory.set_limit(config.server.memory_limit);
         self.request_share.set_limit(config.server.max_requests);
         self.stream_share.set_limit(config.server.max_streams);

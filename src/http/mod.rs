@@ -189,6 +189,8 @@ pub struct ApiContext {
 impl ApiContext {
     /// Creates the context of this hub. `metrics` must know [`ROUTES`].
     pub fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let live = LiveSettingsCell::new(&config);
+        live.get().callers.show(&metrics.callers);
         Self {
             hub,
             metrics,
@@ -200,7 +202,7 @@ impl ApiContext {
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),
             read_token_keys: ReadTokenKeys::default(),
-            live: LiveSettingsCell::new(&config),
+            live,
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             readiness: None,

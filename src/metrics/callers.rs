@@ -15,7 +15,16 @@ pub struct CallerMetrics {
 
 impl CallerMetrics {
     pub(super) fn declare(factory: &MetricFactory) -> Result<Self, Error> {
+        let reloads = factory.counters(
+            "config_reloads_total",
+            "Reloads of the configuration by result (ok, failed).",
+            &["result"],
+        )?;
+        for succeeded in [true, false] {
+            reloads.with_label_values(&[result(succeeded)]);
+        }
         Ok(Self {
+            reloads,
             key_set_fetches: factory.counters(
                 "key_set_fetches_total",
                 "Fetches of the keys that verify a caller's tokens, by caller and result (ok, failed).",
@@ -26,16 +35,24 @@ impl CallerMetrics {
                 "Calls of the store for a rate that all replicas share, by caller and result (ok, failed).",
                 &["caller", "result"],
             )?,
-            reloads: factory.counters(
-                "config_reloads_total",
-                "Reloads of the configuration by result (ok, failed).",
-                &["result"],
-            )?,
             reload_failed: factory.gauge(
                 "config_reload_failed",
                 "Whether the last reload of the configuration failed: 1 or 0.",
             )?,
         })
+    }
+
+    /// Shows the series of a caller from the start: those of its keys and of its shared rate, if it has them.
+    pub fn show(&self, caller: &str, has_keys: bool, has_shared_rate: bool) {
+        for succeeded in [true, false] {
+            let labels = [caller, result(succeeded)];
+            if has_keys {
+                self.key_set_fetches.with_label_values(&labels);
+            }
+            if has_shared_rate {
+                self.rate_calls.with_label_values(&labels);
+            }
+        }
     }
 
     /// Counts a fetch of keys.
