@@ -1,5 +1,5 @@
 //! The cost of the bridge: turns per second, CPU and latency beside direct turns, and commands to Redis. Further parts
-//! measure the delay of a failover, idle conversations, readers, webhooks, attacks and learned quiet times.
+//! measure the delay of a failover, idle conversations, readers, webhooks, attacks, learned quiet times and doors.
 //!
 //! All processes run over loopback: the sandbox, the bridges, Redis, two baselines (the roles of [`baseline`]), and this
 //! process, which only makes load. Each baseline does half of the bridge's work. Rates on a shared machine are noisy, and
@@ -23,6 +23,7 @@ mod bot_load;
 mod child_process;
 mod comparison;
 mod contender;
+mod doors;
 mod failover;
 mod fleet;
 mod forwarder;
@@ -103,6 +104,8 @@ enum BenchPart {
     Attacks,
     /// The CPU time of learned quiet times.
     Rhythm,
+    /// Callers by token, and the platform's webhook channel.
+    Doors,
 }
 
 fn main() -> std::process::ExitCode {
@@ -166,6 +169,9 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
     if asked(BenchPart::Rhythm) {
         report.rhythm = Some(rhythm::measure());
     }
+    if asked(BenchPart::Doors) {
+        report.doors = Some(LocalSet::new().block_on(&runtime, doors::measure(binary, sizes))?);
+    }
     println!("{report}");
     Ok(())
 }
@@ -188,7 +194,11 @@ async fn compare(
             BenchPart::RoundTrips => comparison.compare_commands(builds, sizes).await?,
             BenchPart::Growth => comparison.compare_memory(builds, sizes).await?,
             BenchPart::Webhooks => comparison.compare_deliveries(builds, sizes).await?,
-            BenchPart::Failover | BenchPart::Readers | BenchPart::Attacks | BenchPart::Rhythm => {}
+            BenchPart::Failover
+            | BenchPart::Readers
+            | BenchPart::Attacks
+            | BenchPart::Rhythm
+            | BenchPart::Doors => {}
         }
     }
     Ok(comparison)

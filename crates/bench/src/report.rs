@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::attacks::AttackFigures;
 use crate::comparison::ComparisonFigures;
+use crate::doors::DoorFigures;
 use crate::failover::{FailoverFigures, FailoverTables};
 use crate::growth::GrowthFigures;
 use crate::readers::ReaderFigures;
@@ -24,6 +25,7 @@ pub(crate) struct BenchReport {
     pub(crate) webhooks: Option<WebhookFigures>,
     pub(crate) attacks: Option<AttackFigures>,
     pub(crate) rhythm: Option<RhythmFigures>,
+    pub(crate) doors: Option<DoorFigures>,
     pub(crate) comparison: Option<ComparisonFigures>,
 }
 
@@ -53,6 +55,9 @@ impl fmt::Display for BenchReport {
         }
         if let Some(rhythm) = &self.rhythm {
             write!(f, "{rhythm}")?;
+        }
+        if let Some(doors) = &self.doors {
+            write!(f, "{doors}")?;
         }
         if let Some(comparison) = &self.comparison {
             write!(f, "{comparison}")?;

@@ -188,6 +188,10 @@ pub(crate) struct BridgeTerms {
     /// The names and keys of callers. The chart's limits go with them; without callers the limits are those of 15 000
     /// conversations.
     pub(crate) callers: Vec<(&'static str, &'static str)>,
+    /// Further keys of [`BOT`].
+    pub(crate) bot_keys: &'static str,
+    /// Further tables, in TOML.
+    pub(crate) tables: String,
 }
 
 /// A bot with its receiver.
@@ -200,7 +204,15 @@ pub(crate) struct BotReceiver {
 impl BridgeTerms {
     /// Creates terms with the memory store and every default.
     pub(crate) fn new(sandbox: SocketAddr) -> Self {
-        Self { sandbox, store: "memory://".to_owned(), lease: None, hooks: Vec::new(), callers: Vec::new() }
+        Self {
+            sandbox,
+            store: "memory://".to_owned(),
+            lease: None,
+            hooks: Vec::new(),
+            callers: Vec::new(),
+            bot_keys: "",
+            tables: String::new(),
+        }
     }
 
     /// Uses the Redis at this address.
@@ -225,7 +237,7 @@ pub(crate) async fn bridge(binary: &Path, terms: &BridgeTerms) -> Result<ChildPr
 /// Returns a configuration with defaults, except for rate limits and the limits that 15 000 conversations need. It
 /// suppresses the warning about a Redis without persistence.
 fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String {
-    let BridgeTerms { sandbox, store, lease, hooks, callers } = terms;
+    let BridgeTerms { sandbox, store, lease, hooks, callers, bot_keys, tables } = terms;
     let connections = if callers.is_empty() { 18_000 } else { 4000 };
     // A command must be able to fail and be repeated within a lease.
     let times = lease.map_or_else(String::new, |lease| {
@@ -241,7 +253,7 @@ fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String 
         );
         bot(&hook.bot, &task_bot_id(&hook.bot), *sandbox) + &webhook
     });
-    let bots: String = std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox)).chain(hooked).collect();
+    let bots: String = std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox) + bot_keys).chain(hooked).collect();
     let callers: String = callers.iter().map(|(name, key)| caller(name, key)).collect();
     format!(
         r#"
@@ -260,7 +272,8 @@ max_connections = {connections}
 format = "text"
 filter = "warn,rtm_bridge::store::redis::health=error"
 {bots}
-{callers}"#
+{callers}
+{tables}"#
     )
 }
 
