@@ -1,5 +1,6 @@
 //! A running program takes over a changed configuration (api.md 9).
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -141,6 +142,40 @@ fn secret_behind_a_swapped_link_signs_further_callbacks() {
         post("bob").await;
         let both = receiver.requests_at_least(2).await;
         assert!(both[1].is_signed_with(OTHER_SECRET), "the new secret signs");
+        assert_eq!(replica.terminate().await, 0);
+        sandbox.stop().await;
+    });
+}
+
+#[test]
+fn rotated_key_fails_no_request_under_load() {
+    run_for(GUARD, async {
+        let (old, new) = (caller("old", ""), caller("new", ""));
+        let (sandbox, mut replica) = start(&old).await;
+        let api = replica.api;
+        let (key, answered, rotated) = (Cell::new("old"), Cell::new("none"), Cell::new(false));
+        let load = async {
+            let mut statuses = Vec::new();
+            while !rotated.get() {
+                let used = key.get();
+                statuses.push(status(api, used).await);
+                answered.set(used);
+            }
+            statuses
+        };
+        // Both keys hold for a while, as operators rotate them.
+        let rotation = async {
+            replica.reconfigure(&old, &[old.clone(), new.clone()].concat());
+            until("the new key holds", async || status(api, "new").await == 200).await;
+            key.set("new");
+            until("no request has the old key", async || answered.get() == "new").await;
+            replica.reconfigure(&old, "");
+            until("the old key holds no longer", async || status(api, "old").await == 401).await;
+            rotated.set(true);
+        };
+        let (statuses, ()) = tokio::join!(load, rotation);
+        println!("{} requests", statuses.len());
+        assert!(statuses.len() > 10 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
         assert_eq!(replica.terminate().await, 0);
         sandbox.stop().await;
     });
