@@ -227,6 +227,7 @@ impl Bridge {
             reload: ReloadTargets {
                 context: Arc::clone(&context),
                 bots: config.bots.clone(),
+                webhooks: config.webhooks.clone(),
                 hub: shards.hub().clone(),
                 receivers: dispatcher.receivers(),
                 metrics: Arc::clone(&metrics),

@@ -4,8 +4,6 @@
 //! Kubernetes is a change. A configuration with a mistake changes nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::interval;
 use tracing::{error, info, warn};
 
-use crate::config::{BotConfig, Config, ConfigDigests, ConfigSources, LoadedConfig};
+use crate::config::{
+    BotConfig, Config, ConfigDigests, ConfigSources, FileMark, LoadedConfig, WebhooksConfig,
+};
 use crate::http::{ApiContext, ReloadStatus, ServerTls, ServerTlsError};
 use crate::hub::Hub;
 use crate::identity::RemoteKeys;
@@ -55,6 +55,8 @@ pub(super) struct ConfigReload {
 pub(super) struct ReloadTargets {
     pub(super) context: Arc<ApiContext>,
     pub(super) bots: Vec<Arc<BotConfig>>,
+    /// The configuration of the start. Most of its keys need a restart.
+    pub(super) webhooks: WebhooksConfig,
     pub(super) hub: Hub,
     pub(super) receivers: ReceiverReload,
     pub(super) metrics: Arc<Metrics>,
@@ -86,7 +88,12 @@ impl ReloadTargets {
             }
         }
         // The bots themselves stay until a restart.
-        let config = &Arc::new(Config { bots: self.bots.clone(), ..Config::clone(config) });
+        let webhooks = WebhooksConfig {
+            allowed: config.webhooks.allowed.clone(),
+            ca: config.webhooks.ca.clone(),
+            ..self.webhooks.clone()
+        };
+        let config = &Arc::new(Config { bots: self.bots.clone(), webhooks, ..Config::clone(config) });
         self.receivers.replace(Arc::clone(config));
         self.hub.reload_callers(&config.callers);
         for keys in self.context.reload(config) {
@@ -106,15 +113,6 @@ impl ReloadTargets {
         self.status.set(Some(why));
         self.metrics.callers.config_reloaded(false);
     }
-}
-
-/// The marks of a file that change with its content.
-#[derive(Debug, PartialEq, Eq)]
-struct FileMark {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
 }
 
 impl ConfigReload {
@@ -153,7 +151,7 @@ impl ConfigReload {
     }
 
     fn mark(&mut self, sources: &ConfigSources) {
-        self.files = sources.files.iter().map(|path| (path.clone(), FileMark::of(path))).collect();
+        self.files.clone_from(&sources.files);
     }
 
     fn take_over(&mut self, loaded: LoadedConfig, targets: &ReloadTargets) {
@@ -214,18 +212,6 @@ fn is_live(key: &str) -> bool {
         key.next().is_none_or(|rest| rest.parse::<usize>().is_ok())
     };
     LIVE_KEYS.into_iter().any(matches)
-}
-
-impl FileMark {
-    fn of(path: &PathBuf) -> Option<Self> {
-        let file = fs::metadata(path).ok()?;
-        Some(Self {
-            device: file.dev(),
-            inode: file.ino(),
-            size: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::config_value::{ConfigItem, ConfigTable, ConfigValue};
@@ -24,8 +26,30 @@ pub struct LoadedConfig {
 pub struct ConfigSources {
     /// The values.
     pub digests: ConfigDigests,
-    /// The configuration file, and every file that it names.
-    pub files: BTreeSet<PathBuf>,
+    /// The configuration file, and every file that it names, as they were before they were read.
+    pub files: BTreeMap<PathBuf, Option<FileMark>>,
+}
+
+/// The marks of a file that change with its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMark {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl FileMark {
+    /// Returns the marks of a file, through links. `None` if there is no such file.
+    pub fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+        })
+    }
 }
 
 /// A hash of each value, by its key. A value that names a file is hashed with the content of the file. Hashes tell a change
@@ -96,15 +120,18 @@ where
     K: Into<std::ffi::OsString>,
     V: Into<std::ffi::OsString>,
 {
-    let read = RefCell::new(BTreeMap::new());
+    let (read, marks) = (RefCell::new(BTreeMap::new()), RefCell::new(BTreeMap::new()));
     let files = |path: &Path| -> std::io::Result<FileText> {
+        // A change during the read shows at the next look.
+        let mark = FileMark::of(path);
         let text = file_text::read_file(path);
         let digest = text.as_ref().map_or([0; 32], |file| Sha256::digest(&file.text));
         read.borrow_mut().insert(path.to_owned(), digest);
+        marks.borrow_mut().insert(path.to_owned(), mark);
         text
     };
     let (result, table) = load::load_with(path, env, &files);
     let read = read.into_inner();
     let digests = table.map(|table| ConfigDigests::of(&table, &read)).unwrap_or_default();
-    LoadedConfig { result, sources: ConfigSources { digests, files: read.into_keys().collect() } }
+    LoadedConfig { result, sources: ConfigSources { digests, files: marks.into_inner() } }
 }

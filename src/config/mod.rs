@@ -65,7 +65,7 @@ pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use kore_webhook::{KoreClient, KoreWebhookConfig, V1TextForm};
 pub use load::{environment, keys, load, read};
-pub use loaded::{ConfigDigests, ConfigSources, LoadedConfig, load_again};
+pub use loaded::{ConfigDigests, ConfigSources, FileMark, LoadedConfig, load_again};
 pub use no_proxy::{InvalidNoProxyEntry, NoProxyEntry, NoProxyList};
 pub use proxy::{ProxyConfig, ProxyCredentials};
 pub use quiet_rule::QuietRule;

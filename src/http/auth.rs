@@ -313,11 +313,18 @@ pub(super) enum AuthRefusal {
     NoCredentials,
     /// Its key is unknown.
     UnknownKey,
+    /// The store, which knows the key of its read token, did not answer.
+    StoreAway,
     /// Its token is refused. Newer keys of the issuer may verify it, if there are some to fetch.
     Token(TokenRefusal, Option<Arc<RemoteKeys>>),
 }
 
 impl AuthRefusal {
+    /// Returns whether a caller was found that the token is meant for.
+    pub(super) const fn is_of_a_caller(&self) -> bool {
+        matches!(self, Self::Token(why, _) if !matches!(why, TokenRefusal::Issuer | TokenRefusal::Audience))
+    }
+
     /// Returns the keys that may verify the token once they are fetched again.
     pub(super) fn fetchable_keys(&self) -> Option<&Arc<RemoteKeys>> {
         match self {
@@ -341,6 +348,10 @@ impl From<AuthRefusal> for ApiError {
                 "The key is unknown. Send a caller's key or token as `Authorization: Bearer KEY`.".to_owned(),
                 "Bearer error=\"invalid_token\"",
             ),
+            AuthRefusal::StoreAway => {
+                let detail = "The store has the key of this token and did not answer. Retry later.";
+                Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(RETRY_SOON).into()
+            }
             AuthRefusal::Token(TokenRefusal::NoKeys, _) => {
                 let detail = "The keys of the token's issuer could not be fetched yet. Nothing was accepted; retry later.";
                 Problem::new(ProblemKind::IssuerUnavailable, detail).retry_after(RETRY_SOON).into()

@@ -15,7 +15,7 @@ use super::auth::{AuthRefusal, CallerIdentity, CallerRights};
 use super::rate_limit::CallerRateLimit;
 use crate::config::{CallerConfig, Config, RateScope};
 use crate::domain::{BotName, CALLER_PLACES, Sha256, Timestamp};
-use crate::identity::{ReadToken, RemoteKeys, TokenRefusal, TokenVerifier, issuer_of};
+use crate::identity::{ReadToken, RemoteKeys, TokenRefusal, TokenVerifier, parties_of};
 use crate::metrics::CallerMetrics;
 
 /// The callers of one configuration.
@@ -84,7 +84,9 @@ impl CallerTable {
                 rate: rate.or_else(|| CallerRateLimit::new(config).map(Arc::new)),
                 tokens: match (&config.jwt, old.and_then(|old| old.tokens.as_ref())) {
                     (Some(jwt), Some(tokens)) if tokens.config() == &**jwt => Some(Arc::clone(tokens)),
-                    (jwt, _) => jwt.as_ref().map(|jwt| Arc::new(TokenVerifier::new(jwt, &config.name))),
+                    (jwt, before) => jwt
+                        .as_ref()
+                        .map(|jwt| Arc::new(TokenVerifier::new(jwt, &config.name, before.map(Arc::as_ref)))),
                 },
                 revoked: old
                     .filter(|old| old.config.is_covered_by(config))
@@ -171,19 +173,24 @@ impl CallerTable {
         if self.entries().all(|entry| entry.tokens.is_none()) {
             return None;
         }
-        let issuer = issuer_of(token)?;
+        let parties = parties_of(token)?;
         let mut refusal = AuthRefusal::Token(TokenRefusal::Issuer, None);
         for entry in self.entries() {
-            let Some(tokens) = entry.tokens.as_ref().filter(|tokens| *tokens.config().issuer == *issuer)
-            else {
+            let Some(tokens) = entry.tokens.as_ref().filter(|tokens| tokens.is_of_issuer(&parties)) else {
                 continue;
             };
+            // Callers of one issuer differ by their audience, and each fetches keys of its own.
+            if !tokens.is_for_audience(&parties) {
+                if !refusal.is_of_a_caller() {
+                    refusal = AuthRefusal::Token(TokenRefusal::Audience, None);
+                }
+                continue;
+            }
             match tokens.verify(token, now) {
                 Ok(rights) => {
                     let rights = CallerRights::of_token(&entry.config, rights);
                     return Some(Ok(CallerIdentity::new(Arc::clone(entry), rights)));
                 }
-                // Callers of one issuer differ by their audience, so another one may fit.
                 Err(why) => refusal = AuthRefusal::Token(why, tokens.remote_keys().cloned()),
             }
         }

@@ -20,6 +20,8 @@ const BATCH_MIN: u32 = 10;
 const BATCH_PART: u32 = 10;
 /// The time without a request after which a replica gives back what it holds.
 const IDLE: Duration = Duration::from_secs(1);
+/// The longest pause before a bucket that was nearly empty is asked again, if it holds a request by then.
+const EMPTY_PAUSE: Duration = Duration::from_secs(1);
 /// The time in which the replica counts alone after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,8 +83,10 @@ impl FleetRate {
             };
             state.held = granted;
             state.left = left;
-            if granted == 0 {
-                state.empty_until = Instant::now() + next_in;
+            if granted < self.batch {
+                // The bucket is nearly empty. Without a pause each request would ask for the next one that comes back.
+                let refill = Duration::from_mins(1) / self.per_minute * self.batch.min(BATCH_MIN);
+                state.empty_until = Instant::now() + refill.min(EMPTY_PAUSE).max(next_in);
             }
         }
         let refused = state.held == 0;

@@ -196,7 +196,12 @@ fn log(failure: &ApiError, trace: TraceContext) {
             tracing::debug!("error.type" = slug, http.response.status_code = status, "message failed");
         }
         // Strangers can cause these, and a line for each would bury the others. The metric of answers counts them.
-        kind if status < 500 || matches!(kind, ProblemKind::Draining | ProblemKind::Overloaded) => {
+        kind if status < 500
+            || matches!(
+                kind,
+                ProblemKind::Draining | ProblemKind::Overloaded | ProblemKind::IssuerUnavailable
+            ) =>
+        {
             tracing::debug!("error.type" = slug, http.response.status_code = status, "refused");
         }
         _ => tracing::error!(

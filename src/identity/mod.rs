@@ -17,4 +17,4 @@ pub use key_set::{InvalidKeySet, KeySet};
 pub use key_set_fetch::KeySetFetchError;
 pub use read_token::{ReadToken, ReadTokenKey};
 pub use remote_keys::RemoteKeys;
-pub use token_verifier::{TokenRefusal, TokenVerifier, issuer_of};
+pub use token_verifier::{NamedParties, TokenRefusal, TokenVerifier, parties_of};

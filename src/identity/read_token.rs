@@ -4,6 +4,7 @@
 //! the store.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode_header};
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::token_verifier::TokenRefusal;
 use crate::domain::{BotName, Timestamp, UserId};
+
+/// The difference between the clocks of replicas that is tolerated.
+const CLOCKS: Duration = Duration::from_mins(1);
 
 /// The issuer of our tokens.
 const ISSUER: &str = "rtm-bridge";
@@ -60,6 +64,16 @@ impl ReadTokenKey {
     /// Returns the day of a time, in days since 1970.
     pub const fn day_of(now: Timestamp) -> u64 {
         now.as_millis() / 86_400_000
+    }
+
+    /// Returns the days whose keys may have signed a token that is valid at this time.
+    pub fn days_at(now: Timestamp) -> RangeInclusive<u64> {
+        Self::day_of(now - Self::TTL_MAX - CLOCKS)..=Self::day_of(now + CLOCKS)
+    }
+
+    /// Returns the secret, for the store.
+    pub const fn secret(&self) -> [u8; Self::BYTES] {
+        self.secret
     }
 
     /// Returns the day whose key signed a token, without any check.

@@ -69,22 +69,30 @@ pub enum TokenRefusal {
     Claim(Box<str>),
 }
 
-#[derive(Deserialize)]
-struct Issuer {
-    iss: Option<String>,
+/// The issuer and the audience that a token names, without any check.
+#[derive(Debug, Deserialize)]
+pub struct NamedParties {
+    iss: String,
+    #[serde(default)]
+    aud: Value,
 }
 
-/// Returns the issuer that a token names, without any check. `None` if the text is no JWT with an issuer.
-pub fn issuer_of(token: &[u8]) -> Option<String> {
+/// Returns the parties that a token names. `None` if the text is no JWT with an issuer.
+pub fn parties_of(token: &[u8]) -> Option<NamedParties> {
     if token.len() > TOKEN_MAX || token.split(|byte| *byte == b'.').count() != 3 {
         return None;
     }
-    dangerous::insecure_decode::<Issuer>(token).ok()?.claims.iss
+    Some(dangerous::insecure_decode::<NamedParties>(token).ok()?.claims)
 }
 
 impl TokenVerifier {
-    /// Creates the verifier of these tokens. Remote keys are fetched by [`RemoteKeys::run`].
-    pub fn new(config: &Arc<CallerTokenConfig>, caller: &str) -> Self {
+    /// Creates the verifier of these tokens. Remote keys are fetched by [`RemoteKeys::run`]. Those of the verifier `before` a
+    /// reload stay if they come from the same place.
+    pub fn new(config: &Arc<CallerTokenConfig>, caller: &str, before: Option<&Self>) -> Self {
+        let known = before.filter(|before| before.config.keys == config.keys);
+        if let Some(keys) = known.and_then(Self::remote_keys) {
+            return Self { config: Arc::clone(config), keys: VerifierKeys::Remote(Arc::clone(keys)) };
+        }
         let keys = match &config.keys {
             TokenKeySource::PublicKey(key) => VerifierKeys::Fixed(KeySet::single(key)),
             TokenKeySource::Remote { url, ca, proxy } => {
@@ -92,6 +100,16 @@ impl TokenVerifier {
             }
         };
         Self { config: Arc::clone(config), keys }
+    }
+
+    /// Returns whether the tokens come from the issuer that a token names.
+    pub fn is_of_issuer(&self, token: &NamedParties) -> bool {
+        token.iss == *self.config.issuer
+    }
+
+    /// Returns whether a token names an audience of these tokens.
+    pub fn is_for_audience(&self, token: &NamedParties) -> bool {
+        names_audience(&self.config, Some(&token.aud))
     }
 
     /// Returns the configuration.
@@ -169,14 +187,7 @@ fn judge(
     if claims.get("iss").and_then(Value::as_str) != Some(&*config.issuer) {
         return Err(TokenRefusal::Issuer);
     }
-    let is_ours =
-        |value: &Value| value.as_str().is_some_and(|text| config.audience.iter().any(|one| one == text));
-    let for_us = match claims.get("aud") {
-        Some(Value::Array(all)) => all.iter().any(is_ours),
-        Some(one) => is_ours(one),
-        None => false,
-    };
-    if !for_us {
+    if !names_audience(config, claims.get("aud")) {
         return Err(TokenRefusal::Audience);
     }
     // A time may have a fraction (RFC 7519, section 2).
@@ -192,4 +203,15 @@ fn judge(
         return Err(TokenRefusal::Early);
     }
     Ok(())
+}
+
+/// Returns whether `aud`, a text or a list, has a value of the configuration.
+fn names_audience(config: &CallerTokenConfig, aud: Option<&Value>) -> bool {
+    let is_ours =
+        |value: &Value| value.as_str().is_some_and(|text| config.audience.iter().any(|one| one == text));
+    match aud {
+        Some(Value::Array(all)) => all.iter().any(is_ours),
+        Some(one) => is_ours(one),
+        None => false,
+    }
 }

@@ -1,5 +1,5 @@
-//! The cost of the other doors: a caller by token beside one by key, and a call of the platform's webhook channel beside the
-//! plain API. All run against one bridge, in turn.
+//! The cost of the other doors. A caller by token is measured beside one by key. A call of the platform's webhook channel is
+//! measured beside the plain API. All run against one bridge, in turn.
 
 use std::fmt;
 use std::path::Path;
