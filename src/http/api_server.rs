@@ -354,6 +354,8 @@ async fn serve_connections<R, C, E, F>(
             }
             drop(place);
         });
+        // Hundreds of connections at once would otherwise hold up every request by the work of all of them.
+        yield_now().await;
     }
     open.close();
     stopping.cancel();

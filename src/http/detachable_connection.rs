@@ -41,6 +41,8 @@ use super::request_places::RequestPlaces;
 
 /// Most bytes of one write, if the stream or the answer has more to send.
 pub(super) const WRITE_MAX: usize = 16 << 10;
+/// Most bytes that a connection reads before other tasks of its thread run.
+const READ_MAX: usize = 64 << 10;
 /// Most bytes that are read and dropped after the last answer, so that the peer can read it.
 const LINGER_BYTES: usize = 256 << 10;
 
@@ -53,6 +55,8 @@ struct ConnectionCore {
     progress: ConnectionProgress,
     /// The places of the request in work, until its answer is taken.
     places: RequestPlaces,
+    /// Bytes that were read since other tasks ran.
+    read: usize,
     /// True if the server has the whole answer, and its next flush hands over the last byte.
     answer_complete: bool,
 }
@@ -89,6 +93,7 @@ impl DetachableConnection {
             detaching: DetachState::Serving(socket),
             progress: ConnectionProgress::new(limits.timeouts, Instant::now()),
             places: RequestPlaces::default(),
+            read: 0,
             answer_complete: false,
         })))
     }
@@ -233,10 +238,16 @@ impl AsyncRead for DetachableConnection {
         if !state.progress.may_read() {
             return Poll::Pending;
         }
+        if state.read >= READ_MAX {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let Some(socket) = state.socket() else { return Poll::Ready(Ok(())) };
         let before = to.filled().len();
         let read = socket.poll_read(cx, to);
-        state.progress.received(to.filled().get(before..).unwrap_or_default(), Instant::now);
+        let received = to.filled().get(before..).unwrap_or_default();
+        state.progress.received(received, Instant::now);
+        state.read += received.len();
         read
     }
 }
@@ -327,6 +338,7 @@ where
     let mut evicted = pin!(None);
     let mut evictable = None;
     let closed = poll_fn(|cx| {
+        connection.0.borrow_mut().read = 0;
         loop {
             match work.as_mut().poll(cx) {
                 // The server's result is void: the connection was not its own any more.

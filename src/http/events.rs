@@ -24,15 +24,16 @@ use self::event_view::EventView;
 use self::page_reader::{PageReader, ReaderPage};
 use self::stream_feed::StreamFeed;
 use self::stream_memory::StreamMemory;
-use super::api_error::{ApiError, FieldErrors};
+use super::api_error::{self, ApiError, FieldErrors};
 use super::auth::{CallerIdentity, RequiredScope};
 use super::concurrency_limit::ConcurrencyPermit;
 use super::content_negotiation::prefers_stream;
 use super::conversation_address::ConversationAddress;
 use super::detachable_connection::DetachableConnection;
+use super::long_work::PIECE_BYTES;
 use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader};
 use super::query_parameters::parse_limit;
-use super::request_pipeline::{json_response, record, serve};
+use super::request_pipeline::{json_bytes, record, serve};
 use super::{ApiContext, EVENTS};
 use crate::domain::{ConversationId, Cursor, InvalidCursor, ReadStart, Timestamp};
 use crate::hub::HubError;
@@ -94,7 +95,8 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     }
     let reader = PageReader { hub: &context.hub, conversation: &conversation, filter, limit };
     let page = reader.long_poll(after, prefer.wait.filter(|wait| !wait.is_zero())).await?;
-    let mut response = json_response(StatusCode::OK, &events_page(context, &page, &conversation))?;
+    let body = page_body(context, &page, &conversation).await.map_err(|_| api_error::internal())?;
+    let mut response = json_bytes(StatusCode::OK, body);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if let Some(applied) = prefer.applied()? {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
@@ -102,26 +104,43 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     Ok(response)
 }
 
+/// What follows the events of a page.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EventsPage<'a> {
-    events: Vec<EventView<'a>>,
+struct PageEnd {
     next: String,
     has_more: bool,
     gap: bool,
 }
 
-fn events_page<'a>(
+/// Writes a page as JSON. A long one is written in turns.
+async fn page_body(
     context: &ApiContext,
-    ReaderPage { page, live }: &'a ReaderPage,
-    conversation: &'a ConversationId,
-) -> EventsPage<'a> {
+    ReaderPage { page, live }: &ReaderPage,
+    conversation: &ConversationId,
+) -> serde_json::Result<Vec<u8>> {
     let entries = page.entries.iter().filter_map(|entry| EventView::from_entry(entry, conversation));
-    let events: Vec<_> = entries.chain(live.as_deref().map(EventView::from_live)).collect();
-    for event in &events {
+    let mut body = b"{\"events\":[".to_vec();
+    let mut piece = 0;
+    let mut turn = None;
+    for (index, event) in entries.chain(live.as_deref().map(EventView::from_live)).enumerate() {
+        if body.len() - piece >= PIECE_BYTES {
+            drop(turn.take());
+            turn = Some(context.long_work.turn().await);
+            piece = body.len();
+        }
+        if index > 0 {
+            body.push(b',');
+        }
+        serde_json::to_writer(&mut body, &event)?;
         context.metrics.event_streams.event_sent(event.kind);
     }
-    EventsPage { events, next: page.next.to_string(), has_more: page.more, gap: page.gap }
+    let end = PageEnd { next: page.next.to_string(), has_more: page.more, gap: page.gap };
+    let end = serde_json::to_vec(&end)?;
+    body.extend_from_slice(b"],");
+    // The members of the end continue the object of the page.
+    body.extend_from_slice(end.strip_prefix(b"{").unwrap_or_default());
+    Ok(body)
 }
 
 /// Opens a stream. Its first page is read before the response, so that an early failure becomes a normal refusal.

@@ -36,6 +36,7 @@ mod idempotency_key;
 mod kore_webhook;
 mod live_settings;
 mod local_host;
+mod long_work;
 mod messages;
 mod multipart_parser;
 mod prefer_header;
@@ -79,6 +80,7 @@ use concurrency_limit::ConcurrencyPermit;
 use detachable_connection::DetachableConnection;
 use expectation::CountedRequest;
 use live_settings::{LiveSettings, LiveSettingsCell};
+use long_work::LongWork;
 use read_tokens::ReadTokenKeys;
 use request_places::CallerPlaces;
 use upload_shares::UploadShares;
@@ -165,6 +167,8 @@ pub struct ApiContext {
     open_streams: Arc<AtomicUsize>,
     /// Memory of requests, answers and event streams, in bytes. Callers share it.
     memory: Arc<FairShare>,
+    /// The turns of long work.
+    long_work: LongWork,
     /// Places of requests, which callers share.
     request_share: Arc<FairShare>,
     /// Places of event streams, which callers share.
@@ -198,6 +202,7 @@ impl ApiContext {
             open_requests: Arc::default(),
             open_streams: Arc::default(),
             memory: FairShare::new(config.server.memory_limit, CALLER_PLACES),
+            long_work: LongWork::default(),
             request_share: FairShare::new(config.server.max_requests, CALLER_PLACES),
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),
             upload_shares: UploadShares::new(&config),

@@ -20,6 +20,7 @@ use super::auth::CallerIdentity;
 use super::canonical_json::JsonValue;
 use super::detachable_connection::DetachableConnection;
 use super::field_validator::{FieldValidator, pointer};
+use super::long_work::{LongWork, PIECE_BYTES};
 use crate::domain::{
     Attachment, CALLBACK_MAX_BYTES, CONTEXT_MAX_BYTES, Callback, InvalidMessage, JsonObject, MessageContent,
     MessageEvent, ProblemKind, ResendPolicy, SessionRequest, SharePermit, TurnRules, UserDetails, UserId,
@@ -76,17 +77,19 @@ pub(super) async fn read(
 ) -> Result<Bytes, ApiError> {
     check_head(request.headers())?;
     let mut memory = context.memory().empty_permit(caller.holder());
-    let body = collect(payload, &mut memory).await?;
+    let body = collect(payload, &mut memory, &context.long_work).await?;
     if let Some(connection) = DetachableConnection::of_request(request) {
         connection.with_places(|places| places.body = Some(memory));
     }
     Ok(body)
 }
 
-/// Reads a body to its end. It has ten seconds, and one more for each 16 KiB that have arrived.
+/// Reads a body to its end. It has ten seconds, and one more for each 16 KiB that have arrived. A long body is read in turns:
+/// the connection reads few bytes ahead of this function.
 async fn collect<E>(
     mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
     memory: &mut SharePermit,
+    work: &LongWork,
 ) -> Result<Bytes, ApiError> {
     let begun = Instant::now();
     let mut first = Bytes::new();
@@ -101,6 +104,7 @@ async fn collect<E>(
             Err(_) => return Err(incomplete("must arrive within 10 s and 1 s more for each 16 KiB")),
         };
         length += chunk.len();
+        let _turn = if length > PIECE_BYTES { Some(work.turn().await) } else { None };
         if length > MAX_BODY_BYTES {
             return Err(too_large());
         }

@@ -218,9 +218,13 @@ pub(super) fn record(name: &'static str, value: &impl std::fmt::Display) {
 
 /// Builds a JSON response. The resource belongs to its caller, so caches must not store it.
 pub(super) fn json_response(status: StatusCode, resource: &impl Serialize) -> Result<HttpResponse, ApiError> {
-    let body = serde_json::to_vec(resource).map_err(|_| api_error::internal())?;
-    Ok(HttpResponse::build(status)
+    serde_json::to_vec(resource).map(|body| json_bytes(status, body)).map_err(|_| api_error::internal())
+}
+
+/// Returns a response with this JSON.
+pub(super) fn json_bytes(status: StatusCode, json: Vec<u8>) -> HttpResponse {
+    HttpResponse::build(status)
         .insert_header((header::CONTENT_TYPE, "application/json"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(body))
+        .body(json)
 }

@@ -1,9 +1,10 @@
 //! The attacks of one caller or stranger, made by a thread of their own.
 //!
-//! The thread has many connections that each repeat one act until the attack ends. It competes with the measured
-//! processes for the CPU, as a real attacker on the same host would not.
+//! The thread has many connections that each repeat one act until the attack ends. A real attacker has a machine of its own.
+//! So the thread has the lowest priority: it takes the CPU time that the measured processes leave.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -101,6 +102,11 @@ impl RunningAttack {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name("attack".to_owned()).spawn(move || {
+            if let Err(error) = lower_priority() {
+                eprintln!(
+                    "attack: it competes for the CPU, because its priority could not be lowered: {error}"
+                );
+            }
             let connections = LocalSet::new();
             let request: Rc<[u8]> = request(attack, &target).into();
             for number in 0..attack.connections(scale) {
@@ -135,6 +141,14 @@ impl Drop for RunningAttack {
             let _ = thread.join();
         }
     }
+}
+
+/// Gives the calling thread the lowest priority.
+fn lower_priority() -> std::io::Result<()> {
+    let thread = std::fs::read_link("/proc/thread-self")?;
+    let id = thread.file_name().unwrap_or_default();
+    let lowered = Command::new("renice").args(["-n", "19", "-p"]).arg(id).stdout(Stdio::null()).status()?;
+    if lowered.success() { Ok(()) } else { Err(std::io::Error::other("renice failed")) }
 }
 
 /// Returns what each connection of an attack sends.

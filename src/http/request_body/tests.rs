@@ -246,7 +246,7 @@ async fn read_slowly(pieces: usize, size: usize, interval: Duration) -> (Result<
         (left > 0).then(|| (Ok::<_, ()>(Bytes::from(vec![b' '; size])), left - 1))
     });
     let mut memory = FairShare::new(4 << 20, 0).empty_permit(None);
-    let body = collect(Box::pin(pieces), &mut memory).await;
+    let body = collect(Box::pin(pieces), &mut memory, &LongWork::default()).await;
     (body.map(|body| body.len()), start.elapsed())
 }
 
@@ -268,10 +268,10 @@ async fn body_without_memory_is_refused() {
     let budget = FairShare::new(100_000, 0);
     let chunk = || futures_util::stream::iter((0..10).map(|_| Ok::<_, ()>(Bytes::from(vec![b' '; 30_000]))));
     let mut memory = std::sync::Arc::clone(&budget).empty_permit(None);
-    let refused = collect(chunk(), &mut memory).await.unwrap_err();
+    let refused = collect(chunk(), &mut memory, &LongWork::default()).await.unwrap_err();
     assert_eq!(refused.problem().kind, ProblemKind::Overloaded);
     drop(memory);
     let mut memory = std::sync::Arc::clone(&budget).empty_permit(None);
-    assert_eq!(collect(chunk().take(1), &mut memory).await.unwrap().len(), 30_000);
+    assert_eq!(collect(chunk().take(1), &mut memory, &LongWork::default()).await.unwrap().len(), 30_000);
     assert!(budget.taken() >= 30_000);
 }

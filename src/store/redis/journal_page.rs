@@ -20,7 +20,7 @@ use crate::store::{Hint, Incarnation, NOTED, OBSERVED, StoreError, StoreRefusal}
 const TOGETHER: usize = 256;
 /// The approximate limit of bytes of one call. A long page is read in several, so that it holds up neither Redis nor the
 /// commands behind it on the connection.
-const CALL_BYTES: usize = 256 * 1024;
+const CALL_BYTES: usize = 64 * 1024;
 
 /// The result of one read: the record, and entries.
 struct JournalRead {
