@@ -32,7 +32,7 @@ pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, find_text, free_port, keys, nothing_left,
     shift,
 };
-pub(crate) use served_replica::ServedReplica;
+pub(crate) use served_replica::{MountedFiles, ServedReplica};
 
 /// The timeout of a test.
 const GUARD: Duration = Duration::from_secs(30);
