@@ -312,3 +312,55 @@ fn rotated_secret_of_a_client_fails_no_call_under_load() {
         sandbox.stop().await;
     });
 }
+
+#[test]
+fn callback_outside_the_patterns_is_retried_for_a_while() {
+    run_for(GUARD, async {
+        let receiver = Receiver::start();
+        receiver.answers(|_| ReceiverAnswer::status(503));
+        let crm = caller("crm", &format!("webhook_secrets = [\"{SECRET}\"]"))
+            .replace("\"read\"", "\"read\", \"admin\"");
+        let allowed = |url: &str| format!("allowed = [\"{url}\"]");
+        let (own, other) = (allowed(&receiver.url("/")), allowed("https://other.example/"));
+        let webhooks = format!("[webhooks]\n{own}\nallow_private = [\"127.0.0.0/8\"]\n");
+        let (sandbox, mut replica) = start(&[crm, webhooks].concat()).await;
+        let key = |request: Request| request.header("Authorization", "Bearer crm");
+        let body =
+            json!({"text": "hi", "turn": {"expectReplies": 1}, "callback": {"url": receiver.url("/in")}});
+        replica.api.send(key(Request::message("ann", &body))).await.message(202);
+        receiver.requests_at_least(1).await;
+        replica.reconfigure(&own, &other);
+        let delivery = async || {
+            let page = replica.api.send(key(Request::get("/deliveries"))).await.json();
+            page["deliveries"][0].clone()
+        };
+        let uncovered = |delivery: &Value| {
+            let attempts = delivery["attempts"].as_array().unwrap();
+            let is_uncovered = |attempt: &Value| {
+                attempt["error"].as_str().is_some_and(|why| why.contains("webhooks.allowed"))
+            };
+            attempts.iter().filter(|attempt| is_uncovered(attempt)).count()
+        };
+        within(Duration::from_secs(40), "it is refused", async || uncovered(&delivery().await) > 0).await;
+        // No attempt by the former patterns is under way any more.
+        let posted = receiver.requests().len();
+        let waiting = delivery().await;
+        assert_eq!(
+            (waiting["state"].as_str(), waiting["attempts"].as_array().unwrap().len()),
+            (Some("pending"), posted + 1)
+        );
+        receiver.answers(|_| ReceiverAnswer::status(204));
+        // A redelivery obeys the patterns too.
+        let id = waiting["id"].as_str().unwrap().to_owned();
+        let again = Request::new("POST", format!("/deliveries/{id}/redeliver"));
+        assert_eq!(replica.api.send(key(again)).await.status, 202);
+        until("it is refused again", async || uncovered(&delivery().await) > 1).await;
+        assert_eq!(receiver.requests().len(), posted);
+        replica.reconfigure(&other, &own);
+        within(Duration::from_secs(60), "it is delivered", async || delivery().await["state"] == "delivered")
+            .await;
+        assert_eq!(receiver.requests().len(), posted + 1);
+        assert_eq!(replica.terminate().await, 0);
+        sandbox.stop().await;
+    });
+}
