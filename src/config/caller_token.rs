@@ -63,6 +63,33 @@ pub enum TokenKeySource {
     PublicKey(VerificationKey),
 }
 
+impl CallerTokenConfig {
+    /// Returns whether `other` takes every token that this configuration takes, and gives it the same rights at least.
+    pub(super) fn is_covered_by(&self, other: &Self) -> bool {
+        // A claim limits a token, so a token has more rights without it. Names give no right.
+        let claims = [
+            (&self.user_claim, &other.user_claim),
+            (&self.scopes_claim, &other.scopes_claim),
+            (&self.bots_claim, &other.bots_claim),
+        ];
+        self.issuer == other.issuer
+            && self.keys.is_same_place(&other.keys)
+            && self.audience.iter().all(|audience| other.audience.contains(audience))
+            && self.algorithms.iter().all(|algorithm| other.algorithms.contains(algorithm))
+            && claims.into_iter().all(|(own, others)| others.is_none() || own == others)
+    }
+}
+
+impl TokenKeySource {
+    /// Returns whether both give the keys of one issuer. The way to a key set, with its authorities, gives no right.
+    fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Remote { url, .. }, Self::Remote { url: other, .. }) => url == other,
+            (own, other) => own == other,
+        }
+    }
+}
+
 impl PartialEq for TokenKeySource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {

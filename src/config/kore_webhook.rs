@@ -61,7 +61,7 @@ pub enum V1TextForm {
 }
 
 /// A client of the webhook channel of a bot, which shows JWTs in place of a key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KoreClient {
     /// The bot.
     pub bot: BotName,
