@@ -14,6 +14,7 @@ mod redis;
 mod served_replica;
 mod stream;
 mod tests;
+mod tls;
 
 use std::future::Future;
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub(crate) use redis::{
     shift,
 };
 pub(crate) use served_replica::{MountedFiles, ServedReplica};
+pub(crate) use tls::{TlsCaller, pem};
 
 /// The timeout of a test.
 const GUARD: Duration = Duration::from_secs(30);
