@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::support::{
     Caller, KoreClient, MountedFiles, OTHER_SECRET, ReceivedRequest, Receiver, ReceiverAnswer, Request,
-    SECRET, ServedReplica, quiet_platform, run_for, until, within,
+    SECRET, ServedReplica, TlsCaller, pem, quiet_platform, run_for, until, within,
 };
 
 const GUARD: Duration = Duration::from_mins(2);
@@ -360,6 +360,48 @@ fn callback_outside_the_patterns_is_retried_for_a_while() {
         within(Duration::from_secs(60), "it is delivered", async || delivery().await["state"] == "delivered")
             .await;
         assert_eq!(receiver.requests().len(), posted + 1);
+        assert_eq!(replica.terminate().await, 0);
+        sandbox.stop().await;
+    });
+}
+
+#[test]
+fn swapped_certificate_serves_later_connections() {
+    run_for(GUARD, async {
+        let old = ["tls/server.crt", "tls/server.key"].map(pem);
+        let new = ["tls.pem", "tls.key.pem"].map(pem);
+        let mounted = MountedFiles::new(&[("tls.crt", &old[0]), ("tls.key", &old[1])]);
+        let tls = format!(
+            "[server.tls]\ncert_file = \"{}\"\nkey_file = \"{}\"\n",
+            mounted.path("tls.crt"),
+            mounted.path("tls.key")
+        );
+        let (sandbox, mut replica) = start(&tls).await;
+        let connect = async |authority: &str| TlsCaller::connect(replica.api.0, authority, false).await;
+        let mut open = connect("tls/ca.crt").await.unwrap();
+        open.live().await.unwrap();
+        mounted.swap(&[("tls.crt", &new[0]), ("tls.key", &new[1])]);
+        until("the new certificate serves", async || connect("tls.pem").await.is_ok()).await;
+        assert!(connect("tls/ca.crt").await.is_err());
+        open.live().await.expect("an open connection goes on");
+
+        let failed = async |value: &str| {
+            let page = replica.admin.get("/metrics").await;
+            page.text().contains(&format!("rtm_bridge_config_reload_failed {value}"))
+        };
+        for (certificate, key) in [(&b"no certificate"[..], &old[1]), (&old[0], &new[1])] {
+            mounted.swap(&[("tls.crt", certificate), ("tls.key", key)]);
+            until("the mistake is told", async || failed("1").await).await;
+            let ready = replica.admin.get("/readyz").await;
+            assert!(ready.status == 200 && ready.text().contains("the changed configuration has mistakes"));
+            connect("tls.pem").await.unwrap().live().await.unwrap();
+            open.live().await.expect("an open connection goes on");
+            mounted.swap(&[("tls.crt", &new[0]), ("tls.key", &new[1])]);
+            until("the mistake is mended", async || failed("0").await).await;
+        }
+        let log = replica.log();
+        assert!(log.contains("server.tls.cert_file") && log.contains("server.tls.key_file"), "{log}");
+        drop(open);
         assert_eq!(replica.terminate().await, 0);
         sandbox.stop().await;
     });
