@@ -4,56 +4,19 @@
 //
 // The page and the bridge have different origins, so the browser checks CORS.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { join, normalize } from "node:path";
-import { chromium } from "playwright-core";
+import { join } from "node:path";
+import { start } from "./browser.mjs";
 
 const [bridge, platform, sdk, shots, executablePath] = process.argv.slice(2);
 
-const pages = createServer(async (request, response) => {
-  const path = normalize(new URL(request.url, "http://page").pathname);
-  const file = path.startsWith("/sdk/")
-    ? join(sdk, path.slice("/sdk/".length))
-    : join(import.meta.dirname, "webhook.html");
-  try {
-    const type = file.endsWith(".js") ? "text/javascript" : "text/html";
-    response.writeHead(200, { "content-type": type }).end(await readFile(file));
-  } catch {
-    response.writeHead(404).end();
-  }
-});
-await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve));
-const origin = `http://127.0.0.1:${pages.address().port}`;
-
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-const page = await browser.newPage({ viewport: { width: 520, height: 760 } });
-page.setDefaultTimeout(15_000);
+const { page, shows, say, open, close } = await start("webhook.html", sdk, executablePath);
 const calls = [];
 page.on("response", (response) => {
   if (response.url().startsWith(bridge)) calls.push(`${response.request().method()} ${response.status()} ${new URL(response.url()).pathname}`);
 });
-await page.route("**", (route) => {
-  const url = new URL(route.request().url());
-  return url.hostname === "127.0.0.1" || url.protocol === "data:" ? route.continue() : route.abort();
-});
-
-const bubbles = page.locator(".chat-container li");
-const shows = (text) => bubbles.filter({ hasText: text }).last().waitFor();
-async function say(text) {
-  const input = page.locator(".chatInputBox");
-  await page.locator(".kore-chat-footer:not(.disableFooter)").waitFor();
-  await input.click();
-  await input.pressSequentially(text);
-  await input.press("Enter");
-}
 
 try {
-  await page.goto(`${origin}/?bridge=${encodeURIComponent(bridge)}&platform=${encodeURIComponent(platform)}&user=webhook`);
-  await page.locator(".minimized").click();
+  await open({ bridge, platform, user: "webhook" });
   await shows("Hello! I am the sandbox bot.");
   await say("/echo one");
   await shows("one");
@@ -71,5 +34,4 @@ try {
   console.error(`FAILED: webhook mode\n${error.stack}\n${calls.join("\n")}`);
   process.exit(1);
 }
-await browser.close();
-pages.close();
+await close();

@@ -4,46 +4,18 @@
 //
 // The page and the platform have different origins, so the browser checks CORS. Each part ends with a screenshot.
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { join, normalize } from "node:path";
-import { chromium } from "playwright-core";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { start } from "./browser.mjs";
 
 const [platform, sdk, shots, executablePath] = process.argv.slice(2);
 const uploads = process.argv.includes("--uploads");
 const user = "chromium";
 const began = Date.now();
 
-const pages = createServer(async (request, response) => {
-  const path = normalize(new URL(request.url, "http://page").pathname);
-  const file = path.startsWith("/sdk/")
-    ? join(sdk, path.slice("/sdk/".length))
-    : join(import.meta.dirname, "page.html");
-  try {
-    const type = file.endsWith(".js") ? "text/javascript" : "text/html";
-    response.writeHead(200, { "content-type": type }).end(await readFile(file));
-  } catch {
-    response.writeHead(404).end();
-  }
-});
-await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve));
-const origin = `http://127.0.0.1:${pages.address().port}`;
-
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-const page = await browser.newPage({ viewport: { width: 520, height: 760 } });
-page.setDefaultTimeout(15_000);
+const { page, foreign, bubbles, shows, say, open: openPage, close } = await start("page.html", sdk, executablePath);
 const errors = [];
-const foreign = new Set();
 page.on("pageerror", (error) => errors.push(error.message));
-await page.route("**", (route) => {
-  const url = new URL(route.request().url());
-  if (url.hostname === "127.0.0.1" || url.protocol === "data:") return route.continue();
-  foreign.add(url.hostname);
-  return route.abort();
-});
 
 async function control(path, body) {
   const response = await fetch(`${platform}/sandbox/${path}`, body && { method: "POST", body: JSON.stringify(body) });
@@ -65,19 +37,10 @@ async function heard(what, wanted) {
   assert.fail(`the platform never heard ${what}`);
 }
 
-const bubbles = page.locator(".chat-container li");
-const shows = (text) => bubbles.filter({ hasText: text }).last().waitFor();
 const count = (text) => bubbles.filter({ hasText: text }).count();
-async function say(text) {
-  const input = page.locator(".chatInputBox");
-  await page.locator(".kore-chat-footer:not(.disableFooter)").waitFor();
-  await input.click();
-  await input.pressSequentially(text);
-  await input.press("Enter");
-}
 
 async function part(name, play) {
-  const start = Date.now();
+  const begun = Date.now();
   try {
     await play();
   } catch (error) {
@@ -87,13 +50,10 @@ async function part(name, play) {
     process.exit(1);
   }
   await page.screenshot({ path: join(shots, `${name}.png`) });
-  console.log(`${name}: ok, ${Date.now() - start} ms`);
+  console.log(`${name}: ok, ${Date.now() - begun} ms`);
 }
 
-async function open() {
-  await page.goto(`${origin}/?platform=${encodeURIComponent(platform)}&user=${user}`);
-  await page.locator(".minimized").click();
-}
+const open = () => openPage({ platform, user });
 const opened = (mode) => heard(`a connect (${mode})`, (event) => event.kind === "connect" && event.isReconnect === (mode === "again"));
 
 await part("1-connects", async () => {
@@ -207,5 +167,4 @@ await part("9-shows-history-after-a-reload", async () => {
 assert.deepEqual(errors, [], "the page threw no error");
 if (foreign.size) console.log(`not loaded, of other hosts: ${[...foreign].join(", ")}`);
 console.log(`all parts in ${Date.now() - began} ms; screenshots are in ${shots}`);
-await browser.close();
-pages.close();
+await close();

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::config::{
     BotConfig, Config, ConfigDigests, ConfigSources, FileMark, LoadedConfig, WebhooksConfig,
 };
-use crate::http::{ApiContext, ReloadStatus, ServerTls, ServerTlsError};
+use crate::http::{ApiContext, ReloadStatus, ServerTls, ServerTlsError, TlsSettings};
 use crate::hub::Hub;
 use crate::identity::RemoteKeys;
 use crate::metrics::Metrics;
@@ -74,14 +74,15 @@ enum TakeOverError {
 }
 
 impl ReloadTargets {
-    /// Gives each part its new settings. The parts that may refuse them go first.
+    /// Gives each part its new settings. All of them are checked before the first part takes its own.
     fn apply(&self, config: &Arc<Config>) -> Result<(), TakeOverError> {
-        match (&self.tls, &config.server.tls) {
-            (Some(tls), Some(files)) => tls.reload(files)?,
+        let certificate = config.server.tls.as_ref().map(TlsSettings::new).transpose()?;
+        self.receivers.check(config)?;
+        match (&self.tls, certificate) {
+            (Some(tls), Some(certificate)) => tls.replace(certificate),
             (None, None) => {}
             _ => warn!("the listener begins or ends TLS (server.tls) with a restart only"),
         }
-        self.receivers.check(config)?;
         for bot in &self.bots {
             if let Some(changed) = config.bots.iter().find(|changed| changed.name == bot.name) {
                 bot.replace_endpoints(&changed.webhooks);

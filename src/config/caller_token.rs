@@ -9,22 +9,8 @@ use super::config_value::ConfigValue;
 use super::parse::{InvalidValue, ParseResult, invalid, list, one_of, text};
 use super::proxy::SharedProxies;
 use super::section::Section;
-use super::verification_key::VerificationKey;
+use super::verification_key::{PUBLIC_KEY_ALGORITHMS, VerificationKey};
 use super::{ProxyConfig, address, certificates};
-
-/// The algorithms by which a provider may sign. Those with a shared secret are not among them: each caller could forge
-/// the tokens of the others.
-const ALGORITHMS: [(&str, Algorithm); 9] = [
-    ("RS256", Algorithm::RS256),
-    ("RS384", Algorithm::RS384),
-    ("RS512", Algorithm::RS512),
-    ("PS256", Algorithm::PS256),
-    ("PS384", Algorithm::PS384),
-    ("PS512", Algorithm::PS512),
-    ("ES256", Algorithm::ES256),
-    ("ES384", Algorithm::ES384),
-    ("EdDSA", Algorithm::EdDSA),
-];
 
 /// The tokens that a caller may show.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +49,33 @@ pub enum TokenKeySource {
     PublicKey(VerificationKey),
 }
 
+impl CallerTokenConfig {
+    /// Returns whether `other` takes every token that this configuration takes, and gives it the same rights at least.
+    pub(super) fn is_covered_by(&self, other: &Self) -> bool {
+        // A claim limits a token, so a token has more rights without it. Names give no right.
+        let claims = [
+            (&self.user_claim, &other.user_claim),
+            (&self.scopes_claim, &other.scopes_claim),
+            (&self.bots_claim, &other.bots_claim),
+        ];
+        self.issuer == other.issuer
+            && self.keys.is_same_place(&other.keys)
+            && self.audience.iter().all(|audience| other.audience.contains(audience))
+            && self.algorithms.iter().all(|algorithm| other.algorithms.contains(algorithm))
+            && claims.into_iter().all(|(own, others)| others.is_none() || own == others)
+    }
+}
+
+impl TokenKeySource {
+    /// Returns whether both give the keys of one issuer. The way to a key set, with its authorities, gives no right.
+    fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Remote { url, .. }, Self::Remote { url: other, .. }) => url == other,
+            (own, other) => own == other,
+        }
+    }
+}
+
 impl PartialEq for TokenKeySource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -89,7 +102,8 @@ pub(super) fn token(section: &mut Section<'_>, proxies: &SharedProxies) -> Optio
             .diagnostics
             .error(&path, format!("holds {other:?}, which the key of public_key_file does not fit"));
     }
-    let algorithms = algorithms.unwrap_or_else(|| ALGORITHMS.iter().map(|(_, one)| *one).collect());
+    let algorithms =
+        algorithms.unwrap_or_else(|| PUBLIC_KEY_ALGORITHMS.iter().map(|(_, one)| *one).collect());
     let mut claim = |key| section.optional(key, |value| text(value).map(Into::into));
     let (user_claim, scopes_claim) = (claim("user_claim"), claim("scopes_claim"));
     let (bots_claim, name_claim) = (claim("bots_claim"), claim("name_claim"));
@@ -145,7 +159,7 @@ fn algorithms(value: &ConfigValue) -> ParseResult<Vec<Algorithm>> {
                 "{text} proves nothing here: give algorithms with public keys, such as RS256"
             ));
         }
-        one_of(&ALGORITHMS)(value)
+        one_of(PUBLIC_KEY_ALGORITHMS)(value)
     })(value)?;
     if parsed.is_empty() {
         invalid("is empty; leave it out to allow all with public keys")

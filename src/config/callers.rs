@@ -151,7 +151,7 @@ fn scopes(value: &ConfigValue) -> ParseResult<CallerScopes> {
 }
 
 impl CallerConfig {
-    /// Returns whether `other` has the same credentials, and may do all that this caller may do.
+    /// Returns whether `other` takes all credentials of this caller, and may do all that this caller may do.
     pub fn is_covered_by(&self, other: &Self) -> bool {
         let bots = match (&self.bots, &other.bots) {
             (_, None) => true,
@@ -163,10 +163,103 @@ impl CallerConfig {
             (self.scopes.read, other.scopes.read),
             (self.scopes.admin, other.scopes.admin),
         ];
-        self.key_sha256 == other.key_sha256
-            && self.jwt == other.jwt
+        let key = self.key_sha256.is_none() || self.key_sha256 == other.key_sha256;
+        let tokens = match (&self.jwt, &other.jwt) {
+            (None, _) => true,
+            (Some(own), others) => others.as_ref().is_some_and(|others| own.is_covered_by(others)),
+        };
+        key && tokens
+            && self.kore_client == other.kore_client
             && bots
             && scopes.iter().all(|(own, others)| !own || *others)
             && self.user_prefix.starts_with(&other.user_prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::client_key::ClientKey;
+    use crate::config::{TokenKeySource, fixtures};
+
+    const SCOPES: CallerScopes = CallerScopes { send: true, read: false, admin: false };
+
+    fn by_token(change: impl FnOnce(&mut CallerTokenConfig)) -> CallerConfig {
+        let mut jwt = CallerTokenConfig {
+            issuer: "https://idp.example".into(),
+            audience: vec!["bridge".to_owned()],
+            keys: TokenKeySource::Remote {
+                url: "https://idp.example/keys".parse().unwrap(),
+                ca: None,
+                proxy: None,
+            },
+            algorithms: vec![jsonwebtoken::Algorithm::ES256],
+            user_claim: Some("sub".into()),
+            scopes_claim: None,
+            bots_claim: None,
+            name_claim: None,
+        };
+        change(&mut jwt);
+        CallerConfig { key_sha256: None, jwt: Some(Arc::new(jwt)), ..fixtures::caller("portal", SCOPES) }
+    }
+
+    #[test]
+    fn changed_tokens_that_only_add_rights_cover_the_former() {
+        let before = by_token(|_| {});
+        let wider: [fn(&mut CallerTokenConfig); 5] = [
+            |jwt| jwt.audience.push("gateway".to_owned()),
+            |jwt| jwt.algorithms.push(jsonwebtoken::Algorithm::RS256),
+            |jwt| jwt.user_claim = None,
+            |jwt| jwt.name_claim = Some("azp".into()),
+            |jwt| {
+                let url = "https://idp.example/keys".parse().unwrap();
+                jwt.keys = TokenKeySource::Remote { url, ca: Some(b"PEM".to_vec()), proxy: None };
+            },
+        ];
+        for (index, change) in wider.into_iter().enumerate() {
+            assert!(before.is_covered_by(&by_token(change)), "{index}");
+        }
+        let narrower: [fn(&mut CallerTokenConfig); 7] = [
+            |jwt| jwt.audience = vec!["gateway".to_owned()],
+            |jwt| jwt.algorithms = vec![jsonwebtoken::Algorithm::RS256],
+            |jwt| jwt.user_claim = Some("email".into()),
+            |jwt| jwt.scopes_claim = Some("scope".into()),
+            |jwt| jwt.bots_claim = Some("bots".into()),
+            |jwt| jwt.issuer = "https://other.example".into(),
+            |jwt| {
+                let url = "https://other.example/keys".parse().unwrap();
+                jwt.keys = TokenKeySource::Remote { url, ca: None, proxy: None };
+            },
+        ];
+        for (index, change) in narrower.into_iter().enumerate() {
+            assert!(!before.is_covered_by(&by_token(change)), "{index}");
+        }
+        // A key beside the tokens is one more way in, and each of both may go.
+        let both = CallerConfig { key_sha256: Some([1; 32]), ..by_token(|_| {}) };
+        assert!(before.is_covered_by(&both) && !both.is_covered_by(&before));
+        assert!(!both.is_covered_by(&CallerConfig { jwt: None, ..both.clone() }));
+    }
+
+    #[test]
+    fn client_with_another_key_covers_none() {
+        let client = |bot: &str, id: &str, secret: &str| CallerConfig {
+            key_sha256: None,
+            kore_client: Some(KoreClient {
+                bot: BotName::new(bot).unwrap(),
+                id: id.to_owned(),
+                key: ClientKey::of_secret(&secret.into(), None).unwrap(),
+            }),
+            ..fixtures::caller("client", SCOPES)
+        };
+        let own = client("support", "cs-1", "secret");
+        assert!(own.is_covered_by(&client("support", "cs-1", "secret")));
+        for other in [
+            client("support", "cs-1", "another"),
+            client("support", "cs-2", "secret"),
+            client("sales", "cs-1", "secret"),
+            CallerConfig { kore_client: None, ..own.clone() },
+        ] {
+            assert!(!own.is_covered_by(&other), "{other:?}");
+        }
     }
 }

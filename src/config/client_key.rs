@@ -14,12 +14,15 @@ use serde_json::{Map, Value};
 use super::JwtAlgorithm;
 use super::pem::with_line_ends;
 use super::verification_key::{InvalidVerificationKey, VerificationKey};
+use crate::domain::Sha256;
 
 /// A key with the one algorithm that it verifies. Its Debug output shows no key.
 #[derive(Clone)]
 pub struct ClientKey {
     algorithm: Algorithm,
     key: DecodingKey,
+    /// The SHA-256 of the text of the key, by which two keys are compared.
+    digest: [u8; 32],
 }
 
 /// Reason why a key cannot verify. The texts do not quote the key.
@@ -49,7 +52,8 @@ impl ClientKey {
         if !is_shared(algorithm) {
             return Err(InvalidClientKey::Secret);
         }
-        Ok(Self { algorithm, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) })
+        let secret = secret.expose_secret().as_bytes();
+        Ok(Self { algorithm, key: DecodingKey::from_secret(secret), digest: Sha256::digest(secret) })
     }
 
     /// Returns the key for a public key in PEM. The default algorithm is RS256, ES256 or `EdDSA`, by the type of the key.
@@ -66,7 +70,8 @@ impl ClientKey {
         if !key.fits(algorithm) {
             return Err(InvalidClientKey::OtherType);
         }
-        Ok(Self { algorithm, key: key.decoding_key().clone() })
+        let digest = Sha256::digest(pem.expose_secret());
+        Ok(Self { algorithm, key: key.decoding_key().clone(), digest })
     }
 
     /// Returns the key that verifies the JWTs of a bot's own app, or `None` for a key that cannot sign.
@@ -85,7 +90,8 @@ impl ClientKey {
             Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok()?,
             _ => return None,
         };
-        Some(Self { algorithm, key: DecodingKey::from_rsa_der(pair.public_key().as_ref()) })
+        let public = pair.public_key().as_ref();
+        Some(Self { algorithm, key: DecodingKey::from_rsa_der(public), digest: Sha256::digest(public) })
     }
 
     /// Verifies the signature of a token, and returns its claims. The claims themselves, times included, are up to the caller.
@@ -95,6 +101,12 @@ impl ClientKey {
         validation.validate_exp = false;
         validation.validate_aud = false;
         jsonwebtoken::decode(token, &self.key, &validation).ok().map(|token| token.claims)
+    }
+}
+
+impl PartialEq for ClientKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && self.digest == other.digest
     }
 }
 

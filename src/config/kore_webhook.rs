@@ -2,34 +2,18 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use url::Url;
 
 use super::client_key::ClientKey;
 use super::parse::{self, boolean, duration, list, number, one_of};
 use super::section::Section;
+use super::verification_key::JWT_ALGORITHMS;
 use super::{
     BotConfig, BotWebhookConfig, CallerConfig, CallerScopes, Config, KoreApiVersion, PayloadFormat, RateScope,
 };
 use super::{address, secret, webhooks};
 use crate::domain::{BotName, DeliveryKind};
-
-/// The algorithms of clients' JWTs. The JWTs of a client have one of them.
-const ALGORITHMS: [(&str, Algorithm); 12] = [
-    ("HS256", Algorithm::HS256),
-    ("HS384", Algorithm::HS384),
-    ("HS512", Algorithm::HS512),
-    ("RS256", Algorithm::RS256),
-    ("RS384", Algorithm::RS384),
-    ("RS512", Algorithm::RS512),
-    ("PS256", Algorithm::PS256),
-    ("PS384", Algorithm::PS384),
-    ("PS512", Algorithm::PS512),
-    ("ES256", Algorithm::ES256),
-    ("ES384", Algorithm::ES384),
-    ("EdDSA", Algorithm::EdDSA),
-];
 
 const VERSIONS: [(&str, KoreApiVersion); 2] = [("v1", KoreApiVersion::V1), ("v2", KoreApiVersion::V2)];
 
@@ -61,7 +45,7 @@ pub enum V1TextForm {
 }
 
 /// A client of the webhook channel of a bot, which shows JWTs in place of a key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KoreClient {
     /// The bot.
     pub bot: BotName,
@@ -211,7 +195,7 @@ fn endpoint(section: &mut Section<'_>, bot: &BotConfig) -> Option<BotWebhookConf
 /// Reads one of `clients`. Returns `None` if a required key is missing or invalid.
 fn read_client(section: &mut Section<'_>, bot: &BotConfig) -> Option<CallerConfig> {
     let id = section.required("id", "the client's id, which its JWTs name as `appId` or `iss`", parse::text);
-    let algorithm = section.optional("algorithm", one_of(&ALGORITHMS));
+    let algorithm = section.optional("algorithm", one_of(&JWT_ALGORITHMS));
     let shared = section.secret("secret", "secret_file", secret::secret, secret::secret_text);
     let public = section.secret("public_key", "public_key_file", secret::secret, secret::secret_text);
     let [by_secret, by_key] = [["secret", "secret_file"], ["public_key", "public_key_file"]]

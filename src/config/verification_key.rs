@@ -6,6 +6,26 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::pem::with_line_ends;
 
+/// The algorithms of JWTs. The first ones have a shared secret.
+pub(super) const JWT_ALGORITHMS: [(&str, Algorithm); 12] = [
+    ("HS256", Algorithm::HS256),
+    ("HS384", Algorithm::HS384),
+    ("HS512", Algorithm::HS512),
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
+/// The algorithms with public keys, by which a provider of tokens may sign. With a shared secret each caller could forge the
+/// tokens of the others.
+pub(super) const PUBLIC_KEY_ALGORITHMS: &[(&str, Algorithm)] = JWT_ALGORITHMS.split_at(3).1;
+
 /// A public key in PEM, of an algorithm for JWTs (RFC 7518).
 #[derive(Clone)]
 pub struct VerificationKey {

@@ -68,12 +68,14 @@ impl CallerTable {
     /// Creates the table that follows this one. Callers that stay keep their counters.
     pub(super) fn followed_by(&self, config: &Config) -> Self {
         let callers = &config.callers;
-        let before: HashMap<&str, &Arc<CallerEntry>> =
-            self.entries.iter().map(|caller| (caller.entry.config.name.as_str(), &caller.entry)).collect();
-        let mut free = (0..CALLER_PLACES).filter(|place| before.values().all(|entry| entry.place != *place));
+        let mut known: HashMap<Box<str>, Arc<CallerEntry>> =
+            self.entries().map(|entry| (entry.config.name.as_str().into(), Arc::clone(entry))).collect();
+        let taken: Vec<_> = known.values().map(|entry| entry.place).collect();
+        let mut free = (0..CALLER_PLACES).filter(|place| !taken.contains(place));
         let mut sharing = crate::hub::sharing_callers(callers).into_iter();
         let entries = callers.iter().enumerate().map(|(index, config)| {
-            let old = before.get(config.name.as_str());
+            // The entry before, or another one of the same client: all keys of a client have its limits together.
+            let old = known.get(config.name.as_str());
             let rate = old.and_then(|old| old.rate.clone()).filter(|rate| rate.is_of(config));
             let entry = Arc::new(CallerEntry {
                 // Beyond the last place two callers share one.
@@ -88,12 +90,14 @@ impl CallerTable {
                         .as_ref()
                         .map(|jwt| Arc::new(TokenVerifier::new(jwt, &config.name, before.map(Arc::as_ref)))),
                 },
-                revoked: old
-                    .filter(|old| old.config.is_covered_by(config))
+                revoked: self
+                    .entries()
+                    .find(|old| old.config.name == config.name && old.config.is_covered_by(config))
                     .map(|old| old.revoked.clone())
                     .unwrap_or_default(),
                 config: config.clone(),
             });
+            known.insert(config.name.as_str().into(), Arc::clone(&entry));
             let identity = CallerIdentity::new(Arc::clone(&entry), CallerRights::of_key(config));
             KeyedCaller { entry, identity }
         });
@@ -202,5 +206,48 @@ impl CallerTable {
         let entry = self.entries().find(|entry| *entry.config.name == *token.caller)?;
         let rights = CallerRights::of_read_token(&entry.config, token);
         rights.scopes.read.then(|| CallerIdentity::new(Arc::clone(entry), rights))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KoreWebhookConfig;
+
+    /// Returns a configuration whose bot has a client of the webhook channel with these secrets.
+    fn with_secrets(secrets: &[&str]) -> Config {
+        let mut config = Config::dev("http://127.0.0.1:1".parse().unwrap());
+        let mut bot = (*config.bots[0]).clone();
+        let clients = secrets.iter().flat_map(|secret| {
+            bot.client_secret = (*secret).into();
+            KoreWebhookConfig::of_app(&bot).unwrap().clients
+        });
+        let clients = clients.map(|client| CallerConfig { rate_per_minute: 5, ..client }).collect::<Vec<_>>();
+        bot.kore_webhook.as_mut().unwrap().clients = clients;
+        config.bots = vec![Arc::new(bot)];
+        config.add_kore_clients();
+        config
+    }
+
+    #[test]
+    fn secrets_of_a_client_share_its_limits() {
+        let table = CallerTable::new(&with_secrets(&["new", "old"]));
+        let [new, old] = &table.entries().collect::<Vec<_>>()[..] else { panic!("two secrets") };
+        assert!(Arc::ptr_eq(&new.open, &old.open) && new.place == old.place);
+        assert!(Arc::ptr_eq(new.rate.as_ref().unwrap(), old.rate.as_ref().unwrap()));
+    }
+
+    #[test]
+    fn removed_secret_ends_its_own_requests_only() {
+        for (both, old) in [(["new", "old"], 1), (["old", "new"], 0)] {
+            let before = CallerTable::new(&with_secrets(&both));
+            let after = before.followed_by(&with_secrets(&["new"]));
+            before.revoke_all_but(&after);
+            let revoked: Vec<_> = before.entries().map(|entry| entry.revoked.is_cancelled()).collect();
+            assert_eq!((revoked[old], revoked[1 - old]), (true, false));
+            // Requests of the first table end with the last secret too.
+            after.revoke_all_but(&after.followed_by(&with_secrets(&["other"])));
+            assert!(before.entries().all(|entry| entry.revoked.is_cancelled()));
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::request_body;
 use super::request_pipeline::{RequestCount, respond};
 use super::request_places::CallerPlaces;
 use super::trace_context::TraceContext;
-use super::{ATTACHMENTS, ApiContext, MESSAGES, OTHER, REDRIVE, attachments};
+use super::{ATTACHMENTS, ApiContext, MESSAGES, OTHER, REDRIVE, SIGNALS, TOKENS, attachments, kore_webhook};
 use crate::hub::HubError;
 
 /// A request that was counted in the rate of its caller. It is counted once, when its head is checked.
@@ -64,8 +64,13 @@ impl CountedRequest {
 /// Returns the request if its body is wanted, else the refusal.
 pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Request, Response<BoxBody>> {
     let head = request.head();
-    let counted = context.count_request(head).await;
-    let (route, checked) = check(context, head, &counted);
+    let (route, counted, checked) = if let Some(checked) = kore_webhook::check_head(context, head).await {
+        checked
+    } else {
+        let counted = context.count_request(head).await;
+        let (route, checked) = check(context, head, &counted);
+        (route, counted, checked)
+    };
     let checked = counted.check_host(head).and(checked);
     let refused = counted.rate_limit.as_ref().is_some_and(|status| status.refusal().is_some());
     let failure = match checked {
@@ -88,6 +93,8 @@ pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Requ
 }
 
 /// Checks what a handler checks before it reads a body. Returns the route for metrics too.
+///
+/// A route that is not named here needs a known caller. So a stranger is never asked for a body.
 fn check(
     context: &ApiContext,
     head: &RequestHead,
@@ -102,6 +109,14 @@ fn check(
         (&Method::POST, [Some("conversations"), Some(_), Some("attachments"), None]) => {
             (ATTACHMENTS, check_upload(context, head, counted))
         }
+        (&Method::POST, [Some("conversations"), Some(_), Some("signals"), None]) => {
+            let authorized = counted.admit(context, RequiredScope::Send);
+            (SIGNALS, authorized.and_then(|_| request_body::check_head(head.headers())))
+        }
+        (&Method::POST, [Some("tokens"), None, ..]) => {
+            let authorized = counted.admit(context, RequiredScope::Read);
+            (TOKENS, authorized.and_then(|_| request_body::check_head(head.headers())))
+        }
         (&Method::POST, [Some("deliveries"), Some("redrive"), None, _]) => {
             let authorized = counted.admit(context, RequiredScope::Admin);
             (REDRIVE, authorized.and_then(|_| request_body::check_head(head.headers())))
@@ -110,14 +125,18 @@ fn check(
             _,
             [Some("conversations"), None, ..]
             | [Some("conversations"), _, Some("erase"), _]
-            | [Some("deliveries"), ..],
+            | [Some("bots" | "deliveries" | "webhooks"), ..],
         ) => (OTHER, counted.admit(context, RequiredScope::Admin).map(drop)),
         (method, [Some("conversations"), ..]) => {
             let writes = matches!(*method, Method::POST | Method::DELETE);
             let scope = if writes { RequiredScope::Send } else { RequiredScope::Read };
             (OTHER, counted.admit(context, scope).map(drop))
         }
-        _ => (OTHER, Ok(())),
+        (
+            &Method::GET | &Method::HEAD,
+            [Some("openapi.json" | "docs" | "problems" | "livez" | "readyz"), ..],
+        ) => (OTHER, Ok(())),
+        _ => (OTHER, counted.caller.clone().map(drop).map_err(ApiError::from)),
     }
 }
 

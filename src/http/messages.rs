@@ -18,7 +18,7 @@ use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, MESSAGE, MESSAGES};
 use crate::domain::{MessageId, NewMessage, ProblemKind, TraceId, TurnOutcome};
 use crate::hub::PostResult;
-use crate::store::{AcceptRequest, IdempotencyRequest};
+use crate::store::{AcceptRequest, IdempotencyKey, IdempotencyRequest};
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -60,10 +60,8 @@ async fn accept(
     record("bot", &address.bot.name);
     record("caller", &caller.name());
     let idempotency = key.map(|key| IdempotencyRequest {
-        caller: caller.name().into(),
-        key,
+        key: IdempotencyKey::Chosen { caller: caller.name().into(), key },
         body: idempotency_key::digest(&draft),
-        open_only: false,
     });
     let MessageDraft { content, event, user_details, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();

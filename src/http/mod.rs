@@ -89,7 +89,7 @@ pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
 pub use live_settings::ReloadStatus;
 pub use readiness::ReadinessProbe;
-pub use server_tls::{ServerTls, ServerTlsError};
+pub use server_tls::{ServerTls, ServerTlsError, TlsSettings};
 
 const CONVERSATIONS: &str = "/conversations";
 const CONVERSATION: &str = "/conversations/{user}";

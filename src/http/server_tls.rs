@@ -36,6 +36,10 @@ pub enum ServerTlsError {
     Authorities(#[from] rustls::server::VerifierBuilderError),
 }
 
+/// The settings of a listener with a certificate, checked and ready for use.
+#[derive(Debug)]
+pub struct TlsSettings(Arc<ServerConfig>);
+
 /// The certificate of the callers' listener. Open connections keep the one that they began with.
 #[derive(Debug)]
 pub struct ServerTls(RwLock<Arc<ServerConfig>>);
@@ -46,17 +50,12 @@ impl ServerTls {
     /// # Errors
     /// The certificates cannot be used.
     pub fn new(files: &ServerTlsConfig) -> Result<Self, ServerTlsError> {
-        settings(files).map(|settings| Self(RwLock::new(settings)))
+        TlsSettings::new(files).map(|settings| Self(RwLock::new(settings.0)))
     }
 
     /// Replaces the certificate, its key and the authorities of callers, for later connections.
-    ///
-    /// # Errors
-    /// The certificates cannot be used. The others then stay.
-    pub fn reload(&self, files: &ServerTlsConfig) -> Result<(), ServerTlsError> {
-        let settings = settings(files)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = settings;
-        Ok(())
+    pub fn replace(&self, settings: TlsSettings) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = settings.0;
     }
 
     /// Performs the handshake of a connection. Returns `None` if it fails or takes too long.
@@ -77,26 +76,33 @@ impl ServerTls {
     }
 }
 
-fn settings(files: &ServerTlsConfig) -> Result<Arc<ServerConfig>, ServerTlsError> {
-    let chain = CertificateDer::pem_slice_iter(&files.certificate).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(files.key.expose_secret().as_bytes())?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = match &files.client_ca {
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate?)?;
+impl TlsSettings {
+    /// Reads and checks the certificates.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn new(files: &ServerTlsConfig) -> Result<Self, ServerTlsError> {
+        let chain = CertificateDer::pem_slice_iter(&files.certificate).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(files.key.expose_secret().as_bytes())?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match &files.client_ca {
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in CertificateDer::pem_slice_iter(pem) {
+                    roots.add(certificate?)?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+                builder.with_client_cert_verifier(verifier)
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
-    };
-    let mut tls = builder.with_single_cert(chain, key)?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
+            None => builder.with_no_client_auth(),
+        };
+        let mut tls = builder.with_single_cert(chain, key)?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(tls)))
+    }
 }
 
 #[cfg(test)]
@@ -115,13 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn reload_replaces_the_certificate_or_leaves_it() {
-        let tls = ServerTls::new(&files(SERVER)).unwrap();
-        let now = || Arc::clone(&tls.0.read().unwrap());
-        let first = now();
-        assert!(tls.reload(&files((SERVER.0, OTHER.1))).is_err(), "the key of another certificate");
-        assert!(Arc::ptr_eq(&first, &now()));
-        tls.reload(&files(OTHER)).unwrap();
-        assert!(!Arc::ptr_eq(&first, &now()));
+    fn certificate_with_another_key_is_refused() {
+        assert!(TlsSettings::new(&files(OTHER)).is_ok());
+        assert!(TlsSettings::new(&files((SERVER.0, OTHER.1))).is_err());
     }
 }

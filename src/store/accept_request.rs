@@ -8,14 +8,30 @@ use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMess
 /// The idempotency key of a request: the caller wants exactly one message for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyRequest {
-    /// The caller's name. Keys of different callers are independent.
-    pub caller: Box<str>,
-    /// The caller's key.
-    pub key: Box<str>,
+    /// The key.
+    pub key: IdempotencyKey,
     /// SHA-256 of the body's JSON value with its defaults.
     pub body: [u8; 32],
-    /// Whether the key finds an open message only. Once that message has ended, the key is free for the next one.
-    pub open_only: bool,
+}
+
+/// An idempotency key with its owner. No key of one kind is a key of the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum IdempotencyKey {
+    /// A key that a caller chose.
+    Chosen {
+        /// The caller's name. Keys of different callers are independent.
+        caller: Box<str>,
+        /// The caller's key.
+        key: Box<str>,
+    },
+    /// A call of a client of the webhook channel, which chooses no key. The digest of the call finds an open message only. Once
+    /// that message has ended, the key is free for the next one.
+    Call {
+        /// The client's name. Calls of different clients are independent.
+        client: Box<str>,
+        /// SHA-256 of the call.
+        digest: [u8; 32],
+    },
 }
 
 /// The digest of an idempotency key in a conversation. It has the same size for all keys.
@@ -26,12 +42,31 @@ impl IdempotencyRequest {
     /// Returns the digest of the key in this conversation. Stores hold it, so it is the same in every version.
     pub(crate) fn digest(&self, conversation: &ConversationId) -> KeyDigest {
         let mut hash = Sha256::default();
-        for part in [conversation.bot().as_str(), conversation.user().as_str(), &self.caller, &self.key] {
+        let mut part = |part: &[u8]| {
             // The length in front separates the parts.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
+        };
+        part(conversation.bot().as_str().as_bytes());
+        part(conversation.user().as_str().as_bytes());
+        match &self.key {
+            IdempotencyKey::Chosen { caller, key } => {
+                part(caller.as_bytes());
+                part(key.as_bytes());
+            }
+            // One part more than a chosen key has, so that the two kinds never meet.
+            IdempotencyKey::Call { client, digest } => {
+                part(b"call");
+                part(client.as_bytes());
+                part(digest);
+            }
         }
         KeyDigest(hash.finish())
+    }
+
+    /// Returns whether the key finds an open message only.
+    pub(crate) const fn is_open_only(&self) -> bool {
+        matches!(self.key, IdempotencyKey::Call { .. })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values that tests of several layers share.
 
-use super::{AcceptRequest, IdempotencyRequest, Incarnation};
+use super::{AcceptRequest, IdempotencyKey, IdempotencyRequest, Incarnation};
 use crate::domain::fixtures::START;
 use crate::domain::{MessageId, NewMessage};
 
@@ -21,10 +21,8 @@ pub fn accept_request(by: Incarnation, number: u128, message: NewMessage) -> Acc
 /// Returns the request with a caller's idempotency key, for a body that this byte stands for.
 pub fn with_key(mut accept: AcceptRequest, caller: &str, key: &str, body: u8) -> AcceptRequest {
     accept.idempotency = Some(IdempotencyRequest {
-        caller: caller.into(),
-        key: key.into(),
+        key: IdempotencyKey::Chosen { caller: caller.into(), key: key.into() },
         body: [body; 32],
-        open_only: false,
     });
     accept
 }

@@ -49,7 +49,7 @@ use crate::domain::{
     Timestamp, UserSignal,
 };
 
-pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
+pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyKey, IdempotencyRequest};
 pub use clock::{Clock, ManualClock};
 pub use conversation_index::{
     ConversationOrder, ConversationPage, ConversationPlace, ConversationQuery, ConversationSummary,

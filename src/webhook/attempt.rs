@@ -38,7 +38,8 @@ pub(super) enum AttemptOutcome {
     Unreached,
     /// No request was sent for a reason on our side, such as a private address or a missing secret.
     Forbidden,
-    /// No request was sent because `webhooks.allowed` no longer covers the callback. A retry would not help.
+    /// No request was sent because `webhooks.allowed` does not cover the callback. The patterns of the
+    /// replica that accepted it may be newer.
     NotAllowed,
     /// No request was sent because the stored delivery has no body in the receiver's format. A retry would not help.
     Unreadable,

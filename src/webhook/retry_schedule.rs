@@ -16,6 +16,10 @@ const JITTER: f64 = 0.2;
 const MAX_STRETCH: u32 = 10;
 /// The longest wait that a receiver may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// The time for which a callback is tried again although `webhooks.allowed` does not cover it. Replicas take over a changed
+/// configuration one after the other: Kubernetes brings a changed file to each host within about two minutes. So another
+/// replica may have accepted the callback by patterns that this one does not have yet.
+const PATTERN_LAG: Duration = Duration::from_mins(5);
 /// The time for which a delivery is tried.
 pub(super) const AGE_MAX: Duration = Duration::from_hours(24);
 
@@ -37,7 +41,7 @@ pub(super) fn decide(
                 "the receiver wants no more deliveries: it answered 410".into(),
             );
         }
-        AttemptOutcome::NotAllowed => {
+        AttemptOutcome::NotAllowed if now.since(since) >= PATTERN_LAG => {
             return RetryDecision::DeadLetter(
                 "`webhooks.allowed` no longer covers the callback's URL".into(),
             );
@@ -48,7 +52,7 @@ pub(super) fn decide(
             );
         }
         AttemptOutcome::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
-        AttemptOutcome::Unreached | AttemptOutcome::Forbidden => Duration::ZERO,
+        AttemptOutcome::Unreached | AttemptOutcome::Forbidden | AttemptOutcome::NotAllowed => Duration::ZERO,
     };
     let steps = usize::try_from(step).ok().and_then(|step| STEPS.get(step));
     let Some(nominal) = steps.copied().map(Duration::from_secs) else {
@@ -113,15 +117,27 @@ mod tests {
     }
 
     #[test]
-    fn delivery_ends_after_2xx_410_or_a_lost_pattern() {
+    fn delivery_ends_after_2xx_or_410() {
         assert_eq!(
             decide(&AttemptOutcome::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5),
             RetryDecision::Delivered
         );
-        for outcome in [AttemptOutcome::Gone, AttemptOutcome::NotAllowed] {
+        let gone = decide(&AttemptOutcome::Gone, 0, SINCE, SINCE, 0.5);
+        assert!(matches!(gone, RetryDecision::DeadLetter(_)), "{gone:?}");
+    }
+
+    #[test]
+    fn callback_without_a_pattern_is_retried_for_minutes() {
+        let after = |age: Duration, step| decide(&AttemptOutcome::NotAllowed, step, SINCE, SINCE + age, 0.5);
+        assert_eq!(after(Duration::ZERO, 0), RetryDecision::Retry(Duration::from_secs(1)));
+        let young = PATTERN_LAG - Duration::from_millis(1);
+        assert_eq!(after(young, 4), RetryDecision::Retry(Duration::from_mins(5)));
+        // A callback that waited behind others for that long was accepted by older patterns.
+        for step in [0, 5] {
+            let old = after(PATTERN_LAG, step);
             assert!(
-                matches!(decide(&outcome, 0, SINCE, SINCE, 0.5), RetryDecision::DeadLetter(_)),
-                "{outcome:?}"
+                matches!(&old, RetryDecision::DeadLetter(why) if why.contains("webhooks.allowed")),
+                "{old:?}"
             );
         }
     }

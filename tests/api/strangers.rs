@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
+use crate::support::{Answer, KoreClient, Request, TestBridge, V2, run, spawn_bridge};
 
 const POST: &str = "POST /conversations/alice/messages HTTP/1.1\r\nHost: localhost\r\n";
 
@@ -111,6 +111,7 @@ async fn guarded() -> TestBridge {
             CallerConfig { rate_per_minute: 2, ..caller("few", scopes(true, false)) },
             CallerConfig { user_prefix: "crm-".to_owned(), ..caller("crm", scopes(true, false)) },
         ];
+        config.add_kore_clients();
     })
     .await;
     bridge.script.bot(|_, _| Step::reply("x"));
@@ -140,6 +141,22 @@ fn body_is_asked_for_only_after_the_head_passed() {
                 403,
                 "forbidden",
             ),
+            (format!("POST /tokens HTTP/1.1\r\nHost: h\r\n{}{json}", key("sends")), 403, "forbidden"),
+            (
+                format!(
+                    "POST /tokens HTTP/1.1\r\nHost: h\r\n{}{}",
+                    key("reads"),
+                    json.replace("13", "1048577")
+                ),
+                413,
+                "payload-too-large",
+            ),
+            (
+                format!("POST /webhooks/sandbox/main/test HTTP/1.1\r\nHost: h\r\n{}{json}", key("reads")),
+                403,
+                "forbidden",
+            ),
+            (format!("{}{}{json}", POST.replace("messages", "signals"), key("reads")), 403, "forbidden"),
         ] {
             // The first answer is the last one: nothing asks for the body.
             let answer = answer(&bridge, &head).await;
@@ -147,6 +164,79 @@ fn body_is_asked_for_only_after_the_head_passed() {
             assert_eq!(answer.header("connection"), Some("close"), "{head}");
         }
         assert_eq!(bridge.script.totals().messages, 0);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn stranger_is_asked_for_no_body_on_any_route() {
+    run(async {
+        let bridge = guarded().await;
+        let public = ["/openapi.json", "/docs", "/problems/{slug}", "/livez", "/readyz"];
+        for route in rtm_bridge::http::ROUTES {
+            let bot = if ["/chatbot", "/api"].iter().any(|door| route.starts_with(door)) {
+                "st-sandbox"
+            } else {
+                "sandbox"
+            };
+            let parts = route.split('/').map(|part| match part {
+                "{bot}" => bot,
+                part if part.starts_with('{') => "x",
+                part => part,
+            });
+            let path = parts.collect::<Vec<_>>().join("/");
+            let path = if path.starts_with('/') { path } else { format!("/{path}") };
+            for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+                if method == "GET" && public.contains(route) {
+                    continue;
+                }
+                for key in ["", "Authorization: Bearer stranger\r\n", "Authorization: Bearer a.b.c\r\n"] {
+                    let head = format!(
+                        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Type: application/json\r\n\
+                         Content-Length: 13\r\nExpect: 100-continue\r\n\r\n"
+                    );
+                    assert_eq!(answer(&bridge, &head).await.status, 401, "{head}");
+                }
+            }
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn door_asks_for_a_body_only_after_the_head_passed() {
+    run(async {
+        let bridge = guarded().await;
+        let client = KoreClient::new(bridge.api);
+        let key = format!("Authorization: bearer {}\r\n", client.token());
+        let json = "Content-Type: application/json\r\nExpect: 100-continue\r\n";
+        let call = |head: &str, length: usize| {
+            format!("POST {V2} HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {length}\r\n\r\n")
+        };
+        let other = key.replace("bearer ", "bearer x");
+        for (head, length, status) in [
+            (json.to_owned(), 13, 401),
+            (format!("{other}{json}"), 13, 401),
+            (format!("{key}{json}"), 1_048_577, 413),
+            (format!("{key}{}", json.replace("application/json", "text/plain")), 13, 415),
+        ] {
+            let answer = answer(&bridge, call(&head, length)).await;
+            assert_eq!(answer.status, status, "{head}");
+            let error = &answer.json()["errors"][0];
+            assert_eq!(error["code"], status, "the platform's form: {answer}");
+        }
+        let file = "POST /api/attachments/file/st-sandbox/rtm HTTP/1.1\r\nHost: localhost\r\n";
+        let form = "Content-Type: multipart/form-data; boundary=b\r\nExpect: 100-continue\r\n";
+        let long = format!("{file}{key}{form}Content-Length: 99999999\r\n\r\n");
+        assert_eq!(answer(&bridge, long).await.status, 413);
+
+        let body = json!({"message": {"type": "text", "val": "/echo x"}, "from": {"id": "ann"}}).to_string();
+        let mut stream = sent(&bridge, call(&format!("{key}{json}"), body.len())).await;
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream.write_all(body.as_bytes()).await.unwrap();
+        assert_eq!(Answer::read(&mut stream, false).await.unwrap().status, 200);
         bridge.finish().await;
     });
 }

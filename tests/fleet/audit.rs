@@ -1,9 +1,9 @@
 //! The invariants of a run, checked from outside.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rtm_bridge::domain::{AcceptedMessage, EntryBody, Message, MessageId};
-use rtm_bridge::store::{AcceptError, AcceptResult};
+use rtm_bridge::store::{AcceptError, AcceptResult, IdempotencyKey};
 
 use super::membership::assignment;
 use super::store::{StoreAnswer, StoreRequest};
@@ -16,7 +16,7 @@ pub(super) struct AuditLedger {
     ends: BTreeMap<MessageId, String>,
     lost: BTreeSet<MessageId>,
     /// The message of each idempotency key and life of the store.
-    keys: BTreeMap<(Box<str>, u32), MessageId>,
+    keys: HashMap<(IdempotencyKey, u32), MessageId>,
     /// Actions in the documented gaps: after a pause between the lease check and the action, or after a frozen clock.
     pub(super) gaps: u32,
     /// Actions beside a new owner, in the first lease after the store was emptied.

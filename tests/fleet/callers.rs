@@ -3,7 +3,9 @@
 use fastrand::Rng;
 use rtm_bridge::domain::{Message, MessageId, ResendPolicy, SessionRequest, Timestamp, TurnRules};
 use rtm_bridge::link::Input;
-use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, Fence, IdempotencyRequest};
+use rtm_bridge::store::{
+    AcceptError, AcceptRequest, AcceptResult, Fence, IdempotencyKey, IdempotencyRequest,
+};
 
 use super::network::{CallPurpose, StoreReply};
 use super::store::{StoreAnswer, StoreRequest};
@@ -102,10 +104,8 @@ impl FleetWorld {
             id: MessageId::new(Timestamp::from_millis(START + self.now), random),
             message: new,
             idempotency: post.key.map(|key| IdempotencyRequest {
-                caller: "shop".into(),
-                key: key.to_string().into(),
+                key: IdempotencyKey::Chosen { caller: "shop".into(), key: key.to_string().into() },
                 body: [0; 32],
-                open_only: false,
             }),
             max_open: 32,
             by,

@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use rtm_bridge::domain::{
     JsonObject, MessageContent, MessageEvent, MessageStatus, UserDetails, UserId, UserProfile,
 };
-use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, ConversationChange};
+use rtm_bridge::store::{
+    AcceptError, AcceptRequest, AcceptResult, ConversationChange, IdempotencyKey, IdempotencyRequest,
+};
 
 use super::store_fixture::{MESSAGE_TTL, StoreFixture, accept, conversation, id, neighbours, new, with_key};
 
@@ -110,12 +112,29 @@ pub(super) async fn repeated_key_replays_the_current_message(fixture: StoreFixtu
     assert!(fixture.store.message(&alice, id(2), None).await.unwrap().is_none());
 }
 
+pub(super) async fn call_shares_no_key_with_a_caller(fixture: StoreFixture) {
+    let alice = conversation("alice");
+    fixture.own(&alice).await;
+    let digest = [b'k'; 32];
+    let text: String = digest.iter().map(|byte| char::from(*byte)).collect();
+    let post = |number, key| {
+        let idempotency = Some(IdempotencyRequest { key, body: [1; 32] });
+        fixture.store.accept(AcceptRequest { idempotency, ..accept(&alice, number) })
+    };
+    let client = "support/cs-shop";
+    new(post(1, IdempotencyKey::Call { client: client.into(), digest }).await);
+    for (number, caller) in [(2, client), (3, "support"), (4, "call")] {
+        new(post(number, IdempotencyKey::Chosen { caller: caller.into(), key: text.as_str().into() }).await);
+    }
+}
+
 pub(super) async fn key_of_open_messages_is_free_after_the_end(fixture: StoreFixture) {
     let alice = conversation("alice");
     let mut owner = fixture.own(&alice).await;
     let posted = |number| {
-        let mut accept = with_key(accept(&alice, number), "shop", "k", 1);
-        accept.idempotency.as_mut().unwrap().open_only = true;
+        let mut accept = accept(&alice, number);
+        let key = IdempotencyKey::Call { client: "shop".into(), digest: [1; 32] };
+        accept.idempotency = Some(IdempotencyRequest { key, body: [1; 32] });
         accept
     };
     let replayed = async |number| match fixture.store.accept(posted(number)).await.unwrap() {

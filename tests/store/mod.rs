@@ -103,6 +103,7 @@ contract! {
         message_id_belongs_to_one_conversation
         repeated_key_replays_the_current_message
         key_of_open_messages_is_free_after_the_end
+        call_shares_no_key_with_a_caller
         key_with_another_body_is_refused
         key_of_another_caller_or_conversation_is_independent
         key_lives_as_long_as_its_message

@@ -23,6 +23,11 @@ impl KoreClient {
         Self { server, token: jsonwebtoken::encode(&Header::default(), claims, &key).unwrap() }
     }
 
+    /// Returns the token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Sends a request with the token.
     pub(crate) async fn send(&self, request: Request) -> Answer {
         self.server.send(request.header("Authorization", &format!("bearer {}", self.token))).await

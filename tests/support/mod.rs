@@ -14,6 +14,7 @@ mod redis;
 mod served_replica;
 mod stream;
 mod tests;
+mod tls;
 
 use std::future::Future;
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, find_text, free_port, keys, nothing_left,
     shift,
 };
-pub(crate) use served_replica::ServedReplica;
+pub(crate) use served_replica::{MountedFiles, ServedReplica};
+pub(crate) use tls::{TlsCaller, pem};
 
 /// The timeout of a test.
 const GUARD: Duration = Duration::from_secs(30);

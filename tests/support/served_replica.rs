@@ -1,11 +1,48 @@
 //! A replica as operators run it: the program with a configuration file, as a process that a test can kill.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Caller, Process, until};
+
+/// Files that are replaced together, as Kubernetes mounts a Secret: a link to the folder of their version.
+pub(crate) struct MountedFiles {
+    dir: TempDir,
+    version: Cell<u32>,
+}
+
+impl MountedFiles {
+    /// Mounts files of these names and contents.
+    pub(crate) fn new(files: &[(&str, &[u8])]) -> Self {
+        let mounted = Self { dir: tempfile::tempdir().unwrap(), version: Cell::new(0) };
+        mounted.swap(files);
+        for (name, _) in files {
+            symlink(format!("..data/{name}"), mounted.dir.path().join(name)).unwrap();
+        }
+        mounted
+    }
+
+    /// Replaces all files at once.
+    pub(crate) fn swap(&self, files: &[(&str, &[u8])]) {
+        let version = format!("..{}", self.version.replace(self.version.get() + 1));
+        let path = |name: &str| self.dir.path().join(name);
+        std::fs::create_dir(path(&version)).unwrap();
+        for (name, content) in files {
+            std::fs::write(path(&version).join(name), content).unwrap();
+        }
+        symlink(&version, path("..data_tmp")).unwrap();
+        std::fs::rename(path("..data_tmp"), path("..data")).unwrap();
+    }
+
+    /// Returns the path of a file.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+}
 
 /// A running `rtm-bridge serve`. A drop kills it.
 pub(crate) struct ServedReplica {

@@ -22,7 +22,7 @@ use crate::domain::{
     ConversationId, Message, NewMessage, ProblemKind, ResendPolicy, TraceId, TurnOutcome, TurnRules, UserId,
 };
 use crate::hub::HubError;
-use crate::store::{AcceptRequest, IdempotencyRequest};
+use crate::store::{AcceptRequest, IdempotencyKey, IdempotencyRequest};
 
 /// Longest time until an answer. Load balancers end silent requests after 60 s.
 const LONGEST: Duration = Duration::from_secs(55);
@@ -99,7 +99,6 @@ fn accept_request(
     let merge_with = client.token.merge_with.as_deref().filter(|_| merges_identity);
     details.merge_with = merge_with.and_then(|user| UserId::new(user).ok());
     let caller = client.caller();
-    let key = digest.iter().fold("kore-webhook:".to_owned(), |key, byte| format!("{key}{byte:02x}"));
     Ok(AcceptRequest {
         id: context.new_id()?,
         message: NewMessage {
@@ -115,10 +114,8 @@ fn accept_request(
             caller: caller.entry().and_then(|entry| entry.sharing_name.clone()),
         },
         idempotency: Some(IdempotencyRequest {
-            caller: caller.name().into(),
-            key: key.into(),
+            key: IdempotencyKey::Call { client: caller.name().into(), digest },
             body: digest,
-            open_only: true,
         }),
         max_open: client.bot.max_open_messages,
         by: context.hub.incarnation(),

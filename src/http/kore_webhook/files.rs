@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
@@ -83,8 +83,12 @@ async fn whole(
     let _places = context.upload_shares.acquire(client.caller().holder(), &client.bot.name)?;
     let form = read_form(context, request, payload, &client).await?;
     let part = form.field("file").ok_or_else(|| invalid("must have a field `file`"))?;
-    if part.content.is_empty() || part.content.len() > client.bot.max_attachment_bytes {
-        let detail = format!("The file must have 1 to {} bytes.", client.bot.max_attachment_bytes);
+    if part.content.is_empty() {
+        return Err(invalid("must have a file of one byte at least"));
+    }
+    if part.content.len() > client.bot.max_attachment_bytes {
+        let detail =
+            format!("The file exceeds {} bytes, the limit of this bot.", client.bot.max_attachment_bytes);
         return Err(ApiError::new(ProblemKind::PayloadTooLarge, detail));
     }
     let file = description(&form, part.file_name.as_deref(), &part.media_type)?;
@@ -152,6 +156,26 @@ async fn end(
     }
 }
 
+/// Checks the announced length of a form.
+///
+/// # Errors
+/// `payload-too-large`.
+pub(super) fn check_length(client: &DoorClient<'_>, headers: &HeaderMap) -> Result<(), ApiError> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let most = longest(client);
+    if announced.is_some_and(|length: usize| length > most) { Err(too_large(most)) } else { Ok(()) }
+}
+
+/// Returns the most bytes of a form. Its file may come in base64, which takes a third more, and with parts of earlier requests.
+fn longest(client: &DoorClient<'_>) -> usize {
+    client.bot.max_attachment_bytes.saturating_mul(8) / 5 + FORM_OVERHEAD
+}
+
+fn too_large(most: usize) -> ApiError {
+    let detail = format!("The form exceeds {most} bytes, the limit of this bot.");
+    ApiError::new(ProblemKind::PayloadTooLarge, detail).closing_connection()
+}
+
 /// Reads a form. The request holds its memory until the answer is taken.
 async fn read_form(
     context: &ApiContext,
@@ -161,12 +185,12 @@ async fn read_form(
 ) -> Result<FormFields, ApiError> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_owned();
-    // The content may come in base64, which takes a third more, and with parts of earlier requests.
-    let most = client.bot.max_attachment_bytes.saturating_mul(8) / 5 + FORM_OVERHEAD;
+    let most = longest(client);
     let connection = DetachableConnection::of_request(request);
     if let Some(connection) = connection {
         connection.allow_body(most);
     }
+    check_length(client, request.headers())?;
     let mut memory = context.memory().empty_permit(client.caller().holder());
     let begun = Instant::now();
     let mut body = BytesMut::new();
@@ -179,8 +203,7 @@ async fn read_form(
             Err(_) => return Err(invalid("must arrive within 10 s and 1 s more for each 16 KiB")),
         };
         if body.len() + piece.len() > most {
-            let detail = format!("The form exceeds {most} bytes, the limit of this bot.");
-            return Err(ApiError::new(ProblemKind::PayloadTooLarge, detail).closing_connection());
+            return Err(too_large(most));
         }
         let before = body.capacity();
         body.extend_from_slice(&piece);

@@ -24,7 +24,9 @@ mod polls;
 
 use std::sync::Arc;
 
-use actix_web::http::header::{self, HeaderValue};
+use actix_http::RequestHead;
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 
@@ -33,6 +35,8 @@ use super::ApiContext;
 use super::api_error::ApiError;
 use super::auth::{AuthRefusal, CallerIdentity, RequiredScope};
 use super::detachable_connection::DetachableConnection;
+use super::expectation::CountedRequest;
+use super::request_body;
 use super::request_pipeline::{RequestCount, record, respond};
 use super::trace_context::TraceContext;
 use crate::config::{BotConfig, KoreWebhookConfig};
@@ -141,9 +145,14 @@ where
     let head = request.head();
     let trace = TraceContext::from_headers(head.headers());
     request.extensions_mut().insert(TraceId::from(trace));
-    let client = DoorClient::authenticate(context, request);
-    let caller = client.as_ref().map(|client| client.token.caller.clone()).ok_or(AuthRefusal::NoCredentials);
-    let counted = context.count_request_of(caller).await;
+    let bot = request.match_info().get("bot").unwrap_or_default();
+    let client = DoorClient::authenticate(context, bot, request.headers());
+    // A request that expects an answer to its head was counted then.
+    let counted = request.extensions().get::<CountedRequest>().cloned();
+    let counted = match counted {
+        Some(counted) => counted,
+        None => context.count_request_of(DoorClient::caller_of(client.as_ref())).await,
+    };
     request.extensions_mut().insert(counted.clone());
     let work = async {
         let client = client.ok_or_else(unauthorized)?;
@@ -158,13 +167,12 @@ where
 
 impl<'c> DoorClient<'c> {
     /// Finds the client of a request: by the bot of its path, and its token. An unknown bot is like an unknown client.
-    fn authenticate(context: &'c ApiContext, request: &HttpRequest) -> Option<Self> {
-        let id = request.match_info().get("bot")?;
+    fn authenticate(context: &'c ApiContext, id: &str, headers: &HeaderMap) -> Option<Self> {
         let live = context.live();
         let now = context.clock.now();
         context.config.bots.iter().filter(|bot| bot.task_bot_id == id).find_map(|bot| {
             let door = bot.kore_webhook.as_ref()?;
-            let token = ClientToken::verify(&live.callers, &bot.name, request.headers(), now)?;
+            let token = ClientToken::verify(&live.callers, &bot.name, headers, now)?;
             Some(Self { bot, door, token })
         })
     }
@@ -184,6 +192,43 @@ impl<'c> DoorClient<'c> {
     const fn caller(&self) -> &CallerIdentity {
         &self.token.caller
     }
+
+    fn caller_of(client: Option<&Self>) -> Result<CallerIdentity, AuthRefusal> {
+        client.map(|client| client.token.caller.clone()).ok_or(AuthRefusal::NoCredentials)
+    }
+}
+
+/// Checks the head of a request for the door, before its body is asked for. Returns `None` for another path.
+///
+/// The bot is a part of each path, so a client passes whose token is for a bot that the path names.
+pub(super) async fn check_head(
+    context: &ApiContext,
+    head: &RequestHead,
+) -> Option<(&'static str, CountedRequest, Result<(), ApiError>)> {
+    let path = head.uri.path();
+    let is_call = path.starts_with("/chatbot/");
+    let has_door = context.config.bots.iter().any(|bot| bot.kore_webhook.is_some());
+    if !has_door || !(is_call || path.starts_with("/api/")) {
+        return None;
+    }
+    let client = path.split('/').find_map(|part| DoorClient::authenticate(context, part, &head.headers));
+    let counted = context.count_request_of(DoorClient::caller_of(client.as_ref())).await;
+    let checked = client.ok_or_else(unauthorized).and_then(|client| {
+        let _places = context.admit_caller(client.caller(), RequiredScope::Send)?;
+        if is_call && head.method == Method::POST {
+            request_body::check_head(&head.headers)
+        } else {
+            files::check_length(&client, &head.headers)
+        }
+    });
+    // The form of a refusal depends on the route.
+    let route = match path {
+        _ if path.starts_with("/chatbot/v2/") => V2,
+        _ if is_call => V1,
+        _ if path.contains("/attachments/") => FILE,
+        _ => CHAT_HISTORY,
+    };
+    Some((route, counted, checked))
 }
 
 fn unauthorized() -> ApiError {

@@ -83,18 +83,7 @@ impl Hub {
         file: &FileDescription,
         pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Result<UploadedFile, UploadFailure<E>>, HubError> {
-        self.with_grant(bot, conversation, async |shard, metrics, grant| {
-            let upload = FileUpload {
-                connector: &shard.connector,
-                bot,
-                user: conversation.user(),
-                grant,
-                metrics,
-                file,
-            };
-            link::upload(upload, pieces).await
-        })
-        .await
+        self.with_upload(bot, conversation, file, async |upload| link::upload(upload, pieces).await).await
     }
 
     /// Makes one step of an upload in chunks, as [`Hub::upload`] does with a whole file.
@@ -108,18 +97,7 @@ impl Hub {
         file: &FileDescription,
         step: UploadStep<'_>,
     ) -> Result<Result<Box<str>, StepFailure>, HubError> {
-        self.with_grant(bot, conversation, async |shard, metrics, grant| {
-            let upload = FileUpload {
-                connector: &shard.connector,
-                bot,
-                user: conversation.user(),
-                grant,
-                metrics,
-                file,
-            };
-            link::upload_step(upload, step).await
-        })
-        .await
+        self.with_upload(bot, conversation, file, async |upload| link::upload_step(upload, step).await).await
     }
 
     /// Reads a part of the platform's history of a user, as the platform sends it.
@@ -134,6 +112,21 @@ impl Hub {
     ) -> Result<Result<Bytes, Problem>, HubError> {
         self.with_grant(bot, conversation, async |shard, _metrics, grant| {
             link::read_history(&shard.connector, bot, conversation.user(), grant, selection).await
+        })
+        .await
+    }
+
+    /// Makes calls of an upload with the kept grant of a user.
+    async fn with_upload<T>(
+        &self,
+        bot: &BotConfig,
+        conversation: &ConversationId,
+        file: &FileDescription,
+        calls: impl AsyncFnOnce(FileUpload<'_>) -> T,
+    ) -> Result<T, HubError> {
+        self.with_grant(bot, conversation, async |shard, metrics, grant| {
+            let (connector, user) = (&shard.connector, conversation.user());
+            calls(FileUpload { connector, bot, user, grant, metrics, file }).await
         })
         .await
     }

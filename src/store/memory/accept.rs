@@ -36,7 +36,7 @@ impl PartitionContents {
         if let Some(key) = &accept.idempotency
             && let Some(&id) = self.keys.get(&key.digest(conversation))
             && let Some(first) = self.live_message(id, now)
-            && !(key.open_only && first.message.progress.has_ended())
+            && !(key.is_open_only() && first.message.progress.has_ended())
         {
             let same = first.key.is_some_and(|(_, body)| body == key.body);
             return if same {

@@ -11,7 +11,9 @@ use super::owner_cache::PreparedAccept;
 use super::script::ScriptCall;
 use super::scripts::SCRIPTS;
 use crate::domain::{AcceptedMessage, ConversationId, Partition};
-use crate::store::{AcceptError, AcceptRequest, AcceptResult, Fence, StoreError, StoreRefusal};
+use crate::store::{
+    AcceptError, AcceptRequest, AcceptResult, Fence, IdempotencyRequest, StoreError, StoreRefusal,
+};
 
 const ANSWER: CorruptData = CorruptData("the answer to an accept");
 
@@ -30,7 +32,7 @@ impl RedisStore {
         } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
-        let open_only = idempotency.as_ref().is_some_and(|key| key.open_only);
+        let open_only = idempotency.as_ref().is_some_and(IdempotencyRequest::is_open_only);
         let key = idempotency.map(|key| (key_names::digest(key.digest(&new.conversation)), key.body));
         let key_name = key.as_ref().map(|(digest, _)| partition.key_of(digest));
         let body = codec::new_message(&new)?;
