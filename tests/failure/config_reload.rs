@@ -357,7 +357,7 @@ fn callback_outside_the_patterns_is_retried_for_a_while() {
         until("it is refused again", async || uncovered(&delivery().await) > 1).await;
         assert_eq!(receiver.requests().len(), posted);
         replica.reconfigure(&other, &own);
-        within(Duration::from_secs(60), "it is delivered", async || delivery().await["state"] == "delivered")
+        within(Duration::from_mins(1), "it is delivered", async || delivery().await["state"] == "delivered")
             .await;
         assert_eq!(receiver.requests().len(), posted + 1);
         assert_eq!(replica.terminate().await, 0);
