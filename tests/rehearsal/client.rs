@@ -1,4 +1,4 @@
-//! A client that keeps its connection, as the pools of HTTP libraries do, and never repeats a request.
+//! A client that keeps its connection, as the pools of HTTP libraries do, and repeats no request itself.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,16 +22,20 @@ impl Client {
     /// Sends a request on the kept connection, or on a new one if the peer has closed it.
     ///
     /// # Errors
-    /// No answer came.
+    /// No answer came. The kind is `NotConnected` if the peer closed the kept connection while the request was on its way.
     pub(super) async fn send(&mut self, request: Request) -> io::Result<Answer> {
-        let mut stream = if let Some(stream) = self.kept.take().filter(is_open) {
-            stream
+        let (mut stream, reused) = if let Some(stream) = self.kept.take().filter(is_open) {
+            (stream, true)
         } else {
             let stream = TcpStream::connect(self.to).await?;
             stream.set_nodelay(true)?;
-            stream
+            (stream, false)
         };
-        stream.write_all(&request.into_bytes(self.to)).await?;
+        let written = stream.write_all(&request.into_bytes(self.to)).await;
+        if reused && (written.is_err() || stream.peek(&mut [0]).await.unwrap_or_default() == 0) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        written?;
         let answer = Answer::read(&mut stream, false).await?;
         if answer.header("connection") != Some("close") {
             self.kept = Some(stream);

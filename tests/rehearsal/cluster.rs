@@ -62,6 +62,15 @@ impl Cluster {
         self.settle().await;
     }
 
+    /// Kills the program of one pod, as the system does when memory is short. Its kubelet starts it again.
+    pub(super) async fn kill_one(&mut self) {
+        let pod = Rc::clone(&self.pods[0]);
+        pod.kill();
+        let mut state = pod.state.clone();
+        state.wait_for(|state| state.ready.is_none()).await.expect("its kubelet does not fail");
+        self.settle().await;
+    }
+
     /// Ends all pods at once.
     pub(super) async fn uninstall(mut self) -> BTreeMap<String, String> {
         for pod in &self.pods {

@@ -17,6 +17,10 @@ struct Chapter {
     took: Option<Duration>,
     requests: usize,
     failures: Vec<String>,
+    /// The connections that broke with a killed pod, or `None` in a chapter without one.
+    broken: Option<usize>,
+    /// The requests on kept connections that were being closed.
+    late: usize,
     /// Milliseconds from the first byte of a message to the last of its answer, without the bot's thinking time.
     turns: Histogram<u64>,
     streams: usize,
@@ -25,6 +29,15 @@ struct Chapter {
 
 impl Figures {
     pub(super) fn begin(&self, name: &'static str) {
+        self.begin_chapter(name, None);
+    }
+
+    /// Begins a chapter in which a pod is killed, with the connections to it.
+    pub(super) fn begin_kill(&self, name: &'static str) {
+        self.begin_chapter(name, Some(0));
+    }
+
+    fn begin_chapter(&self, name: &'static str, broken: Option<usize>) {
         println!("== {name}");
         self.0.borrow_mut().push(Chapter {
             name,
@@ -32,6 +45,8 @@ impl Figures {
             took: None,
             requests: 0,
             failures: Vec::new(),
+            broken,
+            late: 0,
             turns: Histogram::new(3).unwrap(),
             streams: 0,
             handed_over: 0,
@@ -58,6 +73,23 @@ impl Figures {
                 chapter.failures.push(format!("{} after {at} ms: {failure}", chapter.name));
             }
         });
+    }
+
+    /// Counts a broken connection. Returns `false` in a chapter in which none may break.
+    pub(super) fn broke(&self) -> bool {
+        let mut allowed = false;
+        self.with(|chapter| {
+            if let Some(broken) = &mut chapter.broken {
+                *broken += 1;
+                allowed = true;
+            }
+        });
+        allowed
+    }
+
+    /// Counts a request on a kept connection that the peer was closing.
+    pub(super) fn late(&self) {
+        self.with(|chapter| chapter.late += 1);
     }
 
     pub(super) fn turn(&self, took: Duration) {
@@ -89,18 +121,20 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| chapter | seconds | requests | failed | added to the bot's time: p50 ms | p99 ms | max ms | streams opened | partitions handed over |"
+            "| chapter | seconds | requests | failed | met a close | broken with the pod | added to the bot's time: p50 ms | p99 ms | max ms | streams opened | partitions handed over |"
         )?;
-        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
         for chapter in &*self.0.borrow() {
             let turn = |quantile| chapter.turns.value_at_quantile(quantile);
             writeln!(
                 f,
-                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 chapter.name,
                 chapter.took.unwrap_or_default().as_secs_f64(),
                 chapter.requests,
                 chapter.failures.len(),
+                chapter.late,
+                chapter.broken.unwrap_or_default(),
                 turn(0.5),
                 turn(0.99),
                 chapter.turns.max(),

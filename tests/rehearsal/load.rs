@@ -1,7 +1,9 @@
-//! Callers of several sorts that send requests in sequence through the service and repeat none.
+//! Callers of several sorts that send requests in sequence through the service. They repeat a request only if its kept
+//! connection was being closed, or if its connection broke with a killed pod.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use futures_util::future::join_all;
 use rtm_sandbox::{SandboxScript, Step};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
@@ -43,6 +45,9 @@ const SORTS: [Sort; 5] = [
     // They learn of the answer by a webhook.
     Sort { name: "sender", users: 3, think: millis(20), pause: millis(800), prefer: "respond-async" },
 ];
+
+/// The pause of a caller before it repeats a request whose connection broke.
+const PAUSE: Duration = millis(100);
 
 const fn millis(number: u64) -> Duration {
     Duration::from_millis(number)
@@ -103,6 +108,17 @@ impl Load {
     pub(super) async fn everybody_spoke(&self) {
         let users = Self::users().count();
         while self.accepted.borrow().len() < users {
+            self.answered(1).await;
+        }
+    }
+
+    /// Waits until every user has had an answer to a message that was sent after this call.
+    pub(super) async fn everybody_speaks_again(&self) {
+        let before: BTreeMap<_, _> =
+            self.accepted.borrow().iter().map(|(user, messages)| (user.clone(), messages.len())).collect();
+        // A message may be under way, so the second one from now on is new.
+        let spoke = |user: &str, messages: usize| messages > before.get(user).map_or(0, |before| before + 1);
+        while !self.accepted.borrow().iter().all(|(user, messages)| spoke(user, messages.len())) {
             self.answered(1).await;
         }
     }
@@ -182,13 +198,19 @@ impl Load {
     /// Sends a request and returns its answer if that is a success.
     async fn ask(&self, client: &mut Client, request: Request) -> Option<Answer> {
         let what = format!("{request}");
-        let failure = match client.send(request.header("Authorization", &self.key)).await {
-            Ok(answer) if matches!(answer.status, 200 | 202) => {
-                self.figures.request(None);
-                return Some(answer);
+        let request = request.header("Authorization", &self.key);
+        let failure = loop {
+            match client.send(request.clone()).await {
+                Ok(answer) if matches!(answer.status, 200 | 202) => {
+                    self.figures.request(None);
+                    return Some(answer);
+                }
+                Ok(answer) => break format!("{what}: {answer}"),
+                Err(_) if self.figures.broke() => sleep(PAUSE).await,
+                // Pools repeat such a request if that is safe: a GET, or with a key (RFC 9112, 9.3.1).
+                Err(error) if error.kind() == ErrorKind::NotConnected => self.figures.late(),
+                Err(error) => break format!("{what}: {error}"),
             }
-            Ok(answer) => format!("{what}: {answer}"),
-            Err(error) => format!("{what}: {error}"),
         };
         self.figures.request(Some(failure));
         None
@@ -203,8 +225,23 @@ impl Load {
             let request =
                 if let Some(last) = &last { request.header("Last-Event-ID", last) } else { request };
             self.figures.stream();
-            let mut stream = self.service.events_with(request).await;
-            while let Some(event) = stream.next().await {
+            let mut stream = match self.service.try_events_with(request).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    assert!(self.figures.broke(), "{user}: {error}");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            loop {
+                let event = match stream.try_next().await {
+                    Ok(Some(event)) => event,
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert!(self.figures.broke(), "{user}: {error}");
+                        break;
+                    }
+                };
                 // The connect limit delays reads of history, which may then not reach back to a talker's last reply.
                 let is_late = event.data["data"]["reason"] == "historyTooShort";
                 assert!(event.kind != "gap" || is_late, "{user}: {event:?}");

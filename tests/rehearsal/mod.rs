@@ -1,4 +1,5 @@
-//! A rehearsal of rolling updates, a rollback and the drain of a node, with the chart as Helm renders it, under load.
+//! A rehearsal of rolling updates, a rollback, the drain of a node and a kill, with the chart as Helm renders it, under
+//! load.
 //!
 //! The test plays the cluster: the hook of the migration, the controller of the Deployment, and kubelets with their
 //! probes, `preStop`, signals and deadlines. It also plays endpoints that lag behind, and a proxy that knows only
@@ -26,6 +27,7 @@ use std::time::Duration;
 use rtm_sandbox::{BOT_ID, CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use self::cluster::Cluster;
 use self::load::Load;
@@ -127,9 +129,9 @@ fn release(values: &Value) -> Release {
 
 #[test]
 #[ignore = "needs Helm: scripts/test rehearsal"]
-fn update_rollback_and_drain_fail_no_caller() {
+fn update_rollback_drain_and_kill_fail_no_caller() {
     // Users move no faster than the connect limit allows, which may take minutes.
-    run_for(Duration::from_mins(15), async {
+    run_for(Duration::from_mins(30), async {
         let world = World::start().await;
         let [old, new, old_again] =
             [world.values(), world.new_values(), world.values()].map(|values| release(&values));
@@ -156,6 +158,17 @@ fn update_rollback_and_drain_fail_no_caller() {
             let before = begin(&load, &cluster, "drain of two").await;
             cluster.drain(2).await;
             end(&load, &cluster, &before).await;
+
+            // The users that moved have used up the connect limit of a minute.
+            load.figures.begin("steady again");
+            sleep(Duration::from_mins(1)).await;
+            load.figures.end(0);
+
+            load.figures.begin_kill("kill -9");
+            tokio::join!(cluster.kill_one(), load.everybody_speaks_again());
+            let expired = cluster.takeovers("expired").await.values().sum();
+            load.figures.end(expired);
+            assert!(expired > 0, "the killed pod owned nothing: what was rehearsed?");
             load.end();
         };
         tokio::join!(load.run(), story);

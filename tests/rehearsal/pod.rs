@@ -5,15 +5,20 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::manifest::{Container, PodSpec, Probe, Release};
 use super::spawn;
 use crate::support::{Caller, Process, Request};
+
+/// The longest time from the end of a program until its kubelet sees it.
+const RELIST: Duration = Duration::from_secs(1);
 
 /// The state of a pod as the cluster knows it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,6 +37,8 @@ pub(super) struct Pod {
     pub(super) admin: Caller,
     pub(super) state: watch::Receiver<State>,
     delete: watch::Sender<bool>,
+    /// Kills the program.
+    kill: Arc<Notify>,
     kubelet: RefCell<Option<JoinHandle<Ended>>>,
 }
 
@@ -65,18 +72,20 @@ impl Pod {
         let port = |name| SocketAddr::new(ip, spec.containers[0].port(name));
         let (telling, state) = watch::channel(State::default());
         let (delete, deleted) = watch::channel(false);
+        let kill = Arc::new(Notify::new());
         let pod = Self {
             generation: release.generation.clone(),
             api: port("http"),
             admin: Caller(port("admin")),
             state,
             delete,
+            kill: Arc::clone(&kill),
             kubelet: RefCell::default(),
             name: name.clone(),
         };
-        let (dir, process) = start(release, &spec, &Identity { name: name.clone(), ip });
+        let program = Program::of(release, &spec, &Identity { name: name.clone(), ip });
         println!("{name} starts");
-        let kubelet = Kubelet { name, ip, spec, process, _dir: dir, state: telling };
+        let kubelet = Kubelet { name, ip, spec, process: program.start(), program, kill, state: telling };
         pod.kubelet.replace(Some(spawn(kubelet.run(deleted))));
         Rc::new(pod)
     }
@@ -91,6 +100,11 @@ impl Pod {
         self.delete.send_replace(true);
     }
 
+    /// Kills the program of the pod.
+    pub(super) fn kill(&self) {
+        self.kill.notify_one();
+    }
+
     /// Waits for the pod's end and returns the result.
     pub(super) async fn ended(&self) -> Ended {
         let kubelet = self.kubelet.take().expect("it is asked once");
@@ -103,15 +117,24 @@ struct Kubelet {
     ip: IpAddr,
     spec: PodSpec,
     process: Process,
-    _dir: TempDir,
+    program: Program,
+    kill: Arc<Notify>,
     state: watch::Sender<State>,
 }
 
 impl Kubelet {
     async fn run(mut self, mut deleted: watch::Receiver<bool>) -> Ended {
-        tokio::select! {
-            deleted = deleted.wait_for(|deleted| *deleted) => { deleted.expect("the pod is kept"); }
-            never = self.watch() => match never {},
+        let kill = Arc::clone(&self.kill);
+        loop {
+            tokio::select! {
+                deleted = deleted.wait_for(|deleted| *deleted) => {
+                    deleted.expect("the pod is kept");
+                    break;
+                }
+                () = kill.notified() => {}
+                never = self.watch() => match never {},
+            }
+            self.restart().await;
         }
         let began = Instant::now();
         println!("{} is to go", self.name);
@@ -127,6 +150,16 @@ impl Kubelet {
         assert_eq!(code, 0, "{} was killed, or failed, after {took:?}: {log}", kubelet.name);
         kubelet.state.send_modify(|state| state.ended = true);
         Ended { log }
+    }
+
+    /// Kills the program and starts it again.
+    async fn restart(&mut self) {
+        assert!(self.process.signal("KILL"), "{} had ended already", self.name);
+        println!("{} is killed", self.name);
+        sleep(RELIST).await;
+        self.state.send_modify(|state| state.ready = None);
+        self.process = self.program.start();
+        println!("{} starts again", self.name);
     }
 
     /// Probes the pod for the rest of its life.
@@ -197,45 +230,54 @@ impl Kubelet {
 /// Runs a pod that ends by itself, as a Job does. Returns its code and its output.
 pub(super) async fn run_to_end(release: &Rc<Release>, spec: &PodSpec, name: &str) -> (i32, String) {
     let identity = Identity { name: name.to_owned(), ip: [127, 0, 0, 1].into() };
-    let (dir, mut process) = start(release, spec, &identity);
+    let program = Program::of(release, spec, &identity);
+    let mut process = program.start();
     let wait = move || (process.wait(), process.log());
-    let ended = tokio::task::spawn_blocking(wait).await.unwrap();
-    drop(dir);
-    ended
+    tokio::task::spawn_blocking(wait).await.unwrap()
 }
 
-/// Starts the program of a container. Mounted files are below a directory of the pod, and the environment and the files
-/// refer to them there.
-fn start(release: &Release, spec: &PodSpec, identity: &Identity) -> (TempDir, Process) {
-    let container = &spec.containers[0];
-    let root = tempfile::tempdir().unwrap();
-    let at = |path: &str| format!("{}{path}", root.path().display());
-    let volume_of = |name: &str| spec.volumes.iter().find(|volume| volume.name == name).unwrap();
-    // A folder without files stays that of the machine.
-    let mounts: Vec<_> =
-        container.volume_mounts.iter().filter(|mount| !volume_of(&mount.name).is_empty_dir()).collect();
-    let moved = |text: &str| {
-        let mut text = text.to_owned();
+/// The program of a container. Mounted files are below a directory of the pod, and the environment and the files refer to
+/// them there.
+struct Program {
+    root: TempDir,
+    arguments: Vec<String>,
+}
+
+impl Program {
+    fn of(release: &Release, spec: &PodSpec, identity: &Identity) -> Self {
+        let container = &spec.containers[0];
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| format!("{}{path}", root.path().display());
+        let volume_of = |name: &str| spec.volumes.iter().find(|volume| volume.name == name).unwrap();
+        // A folder without files stays that of the machine.
+        let mounts: Vec<_> =
+            container.volume_mounts.iter().filter(|mount| !volume_of(&mount.name).is_empty_dir()).collect();
+        let moved = |text: &str| {
+            let mut text = text.to_owned();
+            for mount in &mounts {
+                text = text.replace(&mount.path, &at(&mount.path));
+            }
+            text
+        };
         for mount in &mounts {
-            text = text.replace(&mount.path, &at(&mount.path));
+            let volume = volume_of(&mount.name);
+            std::fs::create_dir_all(at(&mount.path)).unwrap();
+            for (name, text) in release.files(volume) {
+                std::fs::write(Path::new(&at(&mount.path)).join(name), moved(&text)).unwrap();
+            }
         }
-        text
-    };
-    for mount in &mounts {
-        let volume = volume_of(&mount.name);
-        std::fs::create_dir_all(at(&mount.path)).unwrap();
-        for (name, text) in release.files(volume) {
-            std::fs::write(Path::new(&at(&mount.path)).join(name), moved(&text)).unwrap();
-        }
+        let mut arguments: Vec<_> = environment(container, identity)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={}", moved(&value)))
+            .collect();
+        arguments.push(env!("CARGO_BIN_EXE_rtm-bridge").to_owned());
+        arguments.extend(container.args.iter().cloned());
+        Self { root, arguments }
     }
-    let mut arguments: Vec<_> = environment(container, identity)
-        .into_iter()
-        .map(|(name, value)| format!("{name}={}", moved(&value)))
-        .collect();
-    arguments.push(env!("CARGO_BIN_EXE_rtm-bridge").to_owned());
-    arguments.extend(container.args.iter().cloned());
-    let process = Process::start("env", &arguments, &root.path().join("log"));
-    (root, process)
+
+    fn start(&self) -> Process {
+        Process::start("env", &self.arguments, &self.root.path().join("log"))
+    }
 }
 
 /// Returns the variables in their order. A variable may refer to earlier ones: `$(NAME)`.

@@ -38,9 +38,14 @@ impl Caller {
 
     /// Opens a stream by a request with headers.
     pub(crate) async fn events_with(self, request: Request) -> Stream {
-        let stream = Stream::open(self, request.header("Accept", "text/event-stream")).await.unwrap();
+        self.try_events_with(request).await.unwrap()
+    }
+
+    /// Opens a stream at a server that may go away.
+    pub(crate) async fn try_events_with(self, request: Request) -> io::Result<Stream> {
+        let stream = Stream::open(self, request.header("Accept", "text/event-stream")).await?;
         assert_eq!(stream.head[0], "HTTP/1.1 200 OK");
-        stream
+        Ok(stream)
     }
 }
 
@@ -78,6 +83,10 @@ impl Stream {
 
     /// Returns the next block without its final empty line, or `None` at the end of the stream.
     pub(crate) async fn block(&mut self) -> Option<String> {
+        self.try_block().await.unwrap()
+    }
+
+    async fn try_block(&mut self) -> io::Result<Option<String>> {
         loop {
             self.unpack();
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -86,21 +95,27 @@ impl Stream {
                 if let Some(id) = block.lines().find_map(|line| line.strip_prefix("id: ")) {
                     self.last_id = Some(id.to_owned());
                 }
-                return Some(block);
+                return Ok(Some(block));
             }
             if self.ended {
                 assert_eq!(self.text, "", "it ends in the middle of an event");
-                return None;
+                return Ok(None);
             }
-            let read = self.connection.read_buf(&mut self.inbox).await.unwrap();
-            assert!(read > 0, "the connection broke off in the middle of a stream");
+            if self.connection.read_buf(&mut self.inbox).await? == 0 {
+                return Err(io::Error::other("the connection broke off in the middle of a stream"));
+            }
         }
     }
 
     /// Returns the next event with data, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Event> {
+        self.try_next().await.unwrap()
+    }
+
+    /// Returns the next event from a server that may go away.
+    pub(crate) async fn try_next(&mut self) -> io::Result<Option<Event>> {
         loop {
-            let block = self.block().await?;
+            let Some(block) = self.try_block().await? else { return Ok(None) };
             let field = |name: &str| {
                 let mut values = block.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
                 let value = values.next();
@@ -110,7 +125,7 @@ impl Stream {
             if let Some(data) = field("data") {
                 let data = serde_json::from_str(data).unwrap();
                 let kind = field("event").unwrap().to_owned();
-                return Some(Event { id: field("id").map(str::to_owned), kind, data });
+                return Ok(Some(Event { id: field("id").map(str::to_owned), kind, data }));
             }
         }
     }
