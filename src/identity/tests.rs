@@ -126,6 +126,10 @@ fn signature_of_another_key_or_algorithm_is_refused() {
     let secret = EncodingKey::from_secret(ours.public.as_bytes());
     let forged = jsonwebtoken::encode(&header, &claims(json!({})), &secret).unwrap();
     assert_eq!(judge(&config(), &keys, &forged), Err(TokenRefusal::Algorithm));
+    let header =
+        Header { kid: Some("k1".into()), crit: Some(vec!["exp".into()]), ..Header::new(Algorithm::EdDSA) };
+    let critical = jsonwebtoken::encode(&header, &claims(json!({})), &ours.private).unwrap();
+    assert_eq!(judge(&config(), &keys, &critical).err(), Some(TokenRefusal::Critical));
     let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode("{}"));
     for text in ["", "a.b.c", "a.b", none.as_str(), "....."] {
         assert_eq!(judge(&config(), &keys, text), Err(TokenRefusal::Malformed), "{text}");

@@ -43,6 +43,9 @@ pub enum TokenRefusal {
     /// The algorithm is not among the accepted ones.
     #[error("its algorithm is not accepted here")]
     Algorithm,
+    /// The token has header fields that its receiver must understand, and this one understands none (RFC 7515, 4.1.11).
+    #[error("its `crit` names header fields that are unknown here")]
+    Critical,
     /// No key of the issuer has the token's key id.
     #[error("its key id is unknown")]
     UnknownKey,
@@ -150,6 +153,9 @@ pub(super) fn verify(
     let header = decode_header(token).map_err(|_| TokenRefusal::Malformed)?;
     if !config.algorithms.contains(&header.alg) {
         return Err(TokenRefusal::Algorithm);
+    }
+    if header.crit.is_some() {
+        return Err(TokenRefusal::Critical);
     }
     if keys.is_empty() {
         return Err(TokenRefusal::NoKeys);

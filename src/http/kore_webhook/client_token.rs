@@ -3,7 +3,7 @@
 //! Pure. `appId`, else `iss`, names the client. The user of a call is in its body, so `sub` is no identity there.
 
 use actix_web::http::header::HeaderMap;
-use jsonwebtoken::dangerous;
+use jsonwebtoken::{dangerous, decode_header};
 use serde_json::{Map, Value};
 
 use super::super::auth::{self, CallerIdentity};
@@ -34,6 +34,10 @@ impl ClientToken {
         now: Timestamp,
     ) -> Option<Self> {
         let token = std::str::from_utf8(auth::bearer_credentials(headers)?).ok()?;
+        // Fields that the receiver must understand are unknown here (RFC 7515, 4.1.11).
+        if decode_header(token).ok()?.crit.is_some() {
+            return None;
+        }
         // The claims name the key, so they are read before the signature is verified.
         let unverified: Map<String, Value> = dangerous::insecure_decode_claims(token).ok()?;
         let id = text(&unverified, &["appId", "iss", "kore_iss"])?;
@@ -77,9 +81,12 @@ mod tests {
 
     /// Returns a token if it is valid.
     fn verified(scheme: &str, claims: &Value, secret: &str) -> Option<ClientToken> {
-        let config = Config::dev("http://127.0.0.1:1".parse().unwrap());
         let key = EncodingKey::from_secret(secret.as_bytes());
-        let token = jsonwebtoken::encode(&Header::default(), claims, &key).unwrap();
+        verified_token(scheme, &jsonwebtoken::encode(&Header::default(), claims, &key).unwrap())
+    }
+
+    fn verified_token(scheme: &str, token: &str) -> Option<ClientToken> {
+        let config = Config::dev("http://127.0.0.1:1".parse().unwrap());
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("{scheme} {token}")).unwrap());
         let now = Timestamp::from_millis(NOW * 1000);
@@ -115,6 +122,17 @@ mod tests {
         assert_eq!(token.user_identity.as_deref(), Some("ann"));
         assert!(verified("Bearer", &app, "another").is_none());
         assert!(verified("Basic", &app, "sandbox-secret").is_none());
+    }
+
+    #[test]
+    fn token_with_critical_fields_is_refused() {
+        let key = EncodingKey::from_secret(b"sandbox-secret");
+        let mut header = Header::default();
+        let sign =
+            |header: &Header| jsonwebtoken::encode(header, &json!({"appId": "cs-sandbox"}), &key).unwrap();
+        assert!(verified_token("bearer", &sign(&header)).is_some());
+        header.crit = Some(vec!["b64".to_owned()]);
+        assert!(verified_token("bearer", &sign(&header)).is_none());
     }
 
     #[test]
