@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::BotConfig;
 use crate::domain::{BotName, ConversationId, Sha256};
 use crate::link::{StoreClock, retry_while_unavailable};
-use crate::store::{ConnectPermit, Store};
+use crate::store::{ConnectPermit, DrainReason, Store};
 
 /// The span over which shards with the same retry time spread, because most of them would be refused again.
 const SPREAD: Duration = Duration::from_millis(100);
@@ -57,6 +57,8 @@ struct PriorityQueues {
     dominant: Mutex<()>,
     /// Conversations without one.
     background: Mutex<()>,
+    /// Conversations that move to a replica that has joined.
+    rebalance: Mutex<()>,
     /// Connects of the last minute that a caller waited for, oldest first.
     recent: RefCell<VecDeque<(Instant, Arc<str>)>>,
 }
@@ -118,19 +120,25 @@ impl ConnectLimiter {
         queues.count(demand().caller);
     }
 
-    /// Reserves a connect of the conversation at its next owner, within the limit of background work. The reservation holds
-    /// for a minute. A connect that comes later counts by itself.
+    /// Reserves a connect of the conversation at its next owner. A shutdown may use the limit of background work. A rebalance
+    /// may use half of the whole limit, because it can wait and the users of a lost replica cannot. The reservation holds for a
+    /// minute. A connect that comes later counts by itself.
     pub(crate) async fn reserve(
         &self,
         store: &Store,
         clock: &StoreClock,
         bot: &BotConfig,
         conversation: &ConversationId,
+        reason: DrainReason,
     ) {
         let limit = bot.connects_per_minute;
         let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
-        let _head = queues.background.lock().await;
-        let (limit, token) = (reduced_limit(limit), reservation(conversation));
+        let (queue, limit) = match reason {
+            DrainReason::Shutdown => (&queues.background, reduced_limit(limit)),
+            DrainReason::Rebalance => (&queues.rebalance, limit.div_ceil(2)),
+        };
+        let _head = queue.lock().await;
+        let token = reservation(conversation);
         let request = PermitRequest { limit, token, reserved: None, later: SPREAD };
         granted(store, clock, &bot.name, request, &|| true).await;
     }
@@ -250,9 +258,12 @@ mod tests {
         let soon = Duration::from_secs(1);
         let [moved, second, third] = ["moved", "second", "third"].map(|user| conversation("dev", user));
         for user in [&moved, &second] {
-            timeout(soon, giver.reserve(&store, &store_clock, &bot, user)).await.unwrap();
+            timeout(soon, giver.reserve(&store, &store_clock, &bot, user, DrainReason::Shutdown))
+                .await
+                .unwrap();
         }
-        let beyond = timeout(soon, giver.reserve(&store, &store_clock, &bot, &third)).await;
+        let beyond =
+            timeout(soon, giver.reserve(&store, &store_clock, &bot, &third, DrainReason::Shutdown)).await;
         assert!(beyond.is_err(), "reservations leave a quarter of the limit");
         // A new user takes the last connect. The moved ones still have theirs.
         let acquire = async |user| {
@@ -262,6 +273,26 @@ mod tests {
         assert!(acquire(&third).await);
         assert!(acquire(&moved).await && acquire(&second).await);
         assert!(!acquire(&moved).await, "its second connect counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rebalance_leaves_half_of_the_connects() {
+        let (clock, _) = Clock::manual(Timestamp::from_millis(1_000_000));
+        let store = Store::Memory(MemoryStore::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
+        let config = Config::dev(Url::parse("http://127.0.0.1:1").unwrap());
+        let bot = BotConfig { connects_per_minute: 8, ..BotConfig::clone(&config.bots[0]) };
+        let (store_clock, limiter) = (StoreClock::new(clock.now()), ConnectLimiter::new(&config.bots));
+        let reserved = async |reason, users: std::ops::Range<usize>| {
+            let mut count = 0;
+            for user in users {
+                let user = conversation("dev", &format!("{reason:?}-{user}"));
+                let reserve = limiter.reserve(&store, &store_clock, &bot, &user, reason);
+                count += usize::from(timeout(Duration::from_secs(1), reserve).await.is_ok());
+            }
+            count
+        };
+        assert_eq!(reserved(DrainReason::Rebalance, 0..8).await, 4);
+        assert_eq!(reserved(DrainReason::Shutdown, 0..8).await, 2, "three quarters together");
     }
 
     #[tokio::test(start_paused = true)]

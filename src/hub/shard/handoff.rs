@@ -23,8 +23,16 @@ impl Shard {
             }
             let _turn = self.handoff_turn.lock().await;
             for conversation in part.linked() {
-                if let Some(bot) = self.bot(&conversation) {
-                    self.connect_limiter.reserve(&self.setup.store, &self.clock, bot, &conversation).await;
+                let Some(bot) = self.bot(&conversation) else { continue };
+                loop {
+                    let changed = self.ownership_synced.notified();
+                    let Some(reason) = self.setup.leases.wanted_drain(part.partition) else { break };
+                    let (store, clock) = (&self.setup.store, &self.clock);
+                    tokio::select! {
+                        () = self.connect_limiter.reserve(store, clock, bot, &conversation, reason) => break,
+                        // The drain may have another reason now. A repeated reservation counts once.
+                        () = changed => {}
+                    }
                 }
             }
         };
