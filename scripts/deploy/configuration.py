@@ -106,6 +106,7 @@ def bad_values_are_refused():
         ("a threshold of an alert without one", {"metrics": {"prometheusRule": {"enabled": True, "alerts": {"RtmBridgeGone": {"threshold": 1}}}}}, "RtmBridgeGone"),
         ("two autoscalers", {"autoscaling": {"enabled": True, "external": True}}, "autoscaling.external"),
         ("a rule about a drain that is none", {"podDisruptionBudget": {"unhealthyPodEvictionPolicy": "Never"}}, "unhealthyPodEvictionPolicy"),
+        ("a token that no monitor can send", {"config": {"server": {"metrics_token_file": "/mnt/token"}}, "metrics": {"podMonitor": {"enabled": True}}}, "metrics_token_file"),
         ("two monitors", {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable one"),
         ("nothing to scale by", {"autoscaling": {"enabled": True, "targetCPU": 0}}, "nothing to scale by"),
         ("fewer at most than at least", {"autoscaling": {"enabled": True, "maxReplicas": 1}}, "minReplicas"),

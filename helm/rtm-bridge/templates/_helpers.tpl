@@ -473,6 +473,9 @@ volumeMounts: {{- include "rtm-bridge.volumeMounts" . | nindent 2 }}
 {{- if not (include "rtm-bridge.callers" . | fromJson) }}
 {{- fail "callers is empty, so nobody could send: make a key with `rtm-bridge key new`, and give its hash as callers.NAME.key_sha256" }}
 {{- end }}
+{{- if and .Values.config.server.metrics_token_file (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) }}
+{{- fail "config.server.metrics_token_file: Prometheus cannot read this file, so the monitor would get 401; give metrics_token as {existingSecret, key}" }}
+{{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would both read the same metrics: enable one" }}
 {{- end }}
