@@ -104,6 +104,7 @@ def bad_values_are_refused():
         ("requests that fill the pod", {"config": {"server": {"memory_limit": "600MiB"}}}, "config.server.memory_limit is 600 MiB"),
         ("an alert that there is not", {"metrics": {"prometheusRule": {"enabled": True, "alerts": {"RtmBridgeTurnFails": {"for": "5m"}}}}}, "there is no alert RtmBridgeTurnFails"),
         ("a threshold of an alert without one", {"metrics": {"prometheusRule": {"enabled": True, "alerts": {"RtmBridgeGone": {"threshold": 1}}}}}, "RtmBridgeGone"),
+        ("users of an alert that counts none", {"metrics": {"prometheusRule": {"enabled": True, "alerts": {"RtmBridgeTurnsFail": {"users": 3}}}}}, "RtmBridgeTurnsFail.users"),
         ("two autoscalers", {"autoscaling": {"enabled": True, "external": True}}, "autoscaling.external"),
         ("a rule about a drain that is none", {"podDisruptionBudget": {"unhealthyPodEvictionPolicy": "Never"}}, "unhealthyPodEvictionPolicy"),
         ("a token that no monitor can send", {"config": {"server": {"metrics_token_file": "/mnt/token"}}, "metrics": {"podMonitor": {"enabled": True}}}, "metrics_token_file"),

@@ -281,11 +281,11 @@ def alerts_and_dashboard_are_those_of_deploy():
 def alerts_take_what_the_values_say():
     change = {"replicaCount": 5, "metrics": {"prometheusRule": {
         "enabled": True, "runbookUrl": "https://wiki/run", "alertLabels": {"team": "chat"},
-        "alerts": {"RtmBridgeTurnsFail": {"threshold": 0.2, "for": "9m", "severity": "page"}, "RtmBridgeHintsLost": {"enabled": False}},
+        "alerts": {"RtmBridgeTurnsFail": {"threshold": 0.2, "for": "9m", "severity": "page"}, "RtmBridgeHintsLost": {"enabled": False}, "RtmBridgePlatformRefuses": {"threshold": 0.3, "users": 10}},
     }}}
     made = chart.the(chart.documents(chart.merged(chart.case("sandbox"), change)), "PrometheusRule")["spec"]["groups"][0]["rules"]
     rules = {rule["alert"]: rule for rule in made}
-    fail, missing = rules["RtmBridgeTurnsFail"], rules["RtmBridgeReplicasMissing"]
+    fail, missing, refuses = (rules[f"RtmBridge{name}"] for name in ("TurnsFail", "ReplicasMissing", "PlatformRefuses"))
     wanted(
         "the PrometheusRule",
         ("> 0.2 # threshold" in fail["expr"] and "0.05 # threshold" not in fail["expr"], "keeps a threshold"),
@@ -293,6 +293,7 @@ def alerts_take_what_the_values_say():
         (fail["annotations"]["runbook_url"] == "https://wiki/run#rtmbridgeturnsfail", "leads to another runbook"),
         ("RtmBridgeHintsLost" not in rules, "has an alert that is switched off"),
         ("< 5 # threshold" in missing["expr"], "does not know how many replicas are wanted"),
+        ("> 0.3 # threshold" in refuses["expr"] and ">= 10 # users" in refuses["expr"], f"keeps the number of users: {refuses['expr']}"),
     )
     for rule in made:
         series = re.findall(r"(?:rtm_bridge|process)_[a-z_]+(\{[^}]*\})?", rule["expr"])
