@@ -21,6 +21,7 @@ mod metric_factory;
 mod oldest_open_message;
 #[cfg(target_os = "linux")]
 mod process;
+mod refused_users;
 mod subscribers;
 mod uploads;
 
@@ -87,6 +88,7 @@ pub struct Metrics {
     sockets: IntGaugeVec,
     links_down: IntGaugeVec,
     connects: IntCounterVec,
+    refused_users: IntCounterVec,
     socket_closes: IntCounterVec,
     replies_outside_turns: IntCounterVec,
     far_off_times: IntCounterVec,
@@ -176,6 +178,11 @@ impl Metrics {
                 "connects_total",
                 "Connects to the platform by result, and by the phase in which they ended.",
                 &["bot", "phase", "result"],
+            )?,
+            refused_users: factory.counters(
+                "refused_users_total",
+                "Users whose connects the platform refused; a user counts once in ten minutes.",
+                &["bot"],
             )?,
             socket_closes: factory.counters(
                 "socket_closes_total",

@@ -7,7 +7,7 @@ import tomllib
 import yaml
 
 import chart
-from shell import ROOT, Fault, must, scratch
+from shell import ROOT, Fault, must, run, scratch
 
 # The order in which Helm makes objects of one weight, as far as the chart has them.
 ORDER = ["SecretProviderClass", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "Secret", "ConfigMap", "Service", "Pod", "Deployment", "Job"]
@@ -281,11 +281,11 @@ def alerts_and_dashboard_are_those_of_deploy():
 def alerts_take_what_the_values_say():
     change = {"replicaCount": 5, "metrics": {"prometheusRule": {
         "enabled": True, "runbookUrl": "https://wiki/run", "alertLabels": {"team": "chat"},
-        "alerts": {"RtmBridgeTurnsFail": {"threshold": 0.2, "for": "9m", "severity": "page"}, "RtmBridgeHintsLost": {"enabled": False}},
+        "alerts": {"RtmBridgeTurnsFail": {"threshold": 0.2, "for": "9m", "severity": "page"}, "RtmBridgeHintsLost": {"enabled": False}, "RtmBridgePlatformRefuses": {"threshold": 0.3, "users": 10}},
     }}}
     made = chart.the(chart.documents(chart.merged(chart.case("sandbox"), change)), "PrometheusRule")["spec"]["groups"][0]["rules"]
     rules = {rule["alert"]: rule for rule in made}
-    fail, missing = rules["RtmBridgeTurnsFail"], rules["RtmBridgeReplicasMissing"]
+    fail, missing, refuses = (rules[f"RtmBridge{name}"] for name in ("TurnsFail", "ReplicasMissing", "PlatformRefuses"))
     wanted(
         "the PrometheusRule",
         ("> 0.2 # threshold" in fail["expr"] and "0.05 # threshold" not in fail["expr"], "keeps a threshold"),
@@ -293,6 +293,7 @@ def alerts_take_what_the_values_say():
         (fail["annotations"]["runbook_url"] == "https://wiki/run#rtmbridgeturnsfail", "leads to another runbook"),
         ("RtmBridgeHintsLost" not in rules, "has an alert that is switched off"),
         ("< 5 # threshold" in missing["expr"], "does not know how many replicas are wanted"),
+        ("> 0.3 # threshold" in refuses["expr"] and ">= 10 # users" in refuses["expr"], f"keeps the number of users: {refuses['expr']}"),
     )
     for rule in made:
         series = re.findall(r"(?:rtm_bridge|process)_[a-z_]+(\{[^}]*\})?", rule["expr"])
@@ -324,6 +325,11 @@ def limits_follow_from_the_pods_resources():
         ({}, 15000, 4000, "192MiB", 1),
         (sized("2Gi", "1500m"), 30000, 8000, "384MiB", 2),
         (sized("512Mi", 3), 7500, 2000, "96MiB", 3),
+        (sized("1048576Ki", "0.5"), 15000, 4000, "192MiB", 1),
+        (sized("1G", "500m"), 13959, 3722, "178MiB", 1),
+        (sized("1000M", "500m"), 13959, 3722, "178MiB", 1),
+        (sized("1.5Gi", "2"), 22500, 6000, "288MiB", 2),
+        (sized("1073741824000m", "0.2"), 15000, 4000, "192MiB", 1),
         (sized(1073741824, "0.2"), 15000, 4000, "192MiB", 1),
         ({"resources": {"limits": None}}, 3750, 1000, "48MiB", 1),
         ({"config": {"server": {"max_sockets": 7, "memory_limit": "64MiB"}}}, 7, 4000, "64MiB", 1),
@@ -332,6 +338,51 @@ def limits_follow_from_the_pods_resources():
         given = found["max_sockets"], found["max_connections"], found["memory_limit"], found["threads"]
         if given != (sockets, connections, memory, threads):
             raise Fault(f"{change}: {given}")
+
+
+def the_configuration_has_another_name_for_another_content_only():
+    """Labels and the number of pods are no content."""
+    secret = {"config": {"store": {"password": {"value": "one"}}}}
+    base = chart.merged(chart.case("sandbox"), secret)
+    named = lambda change: {one["metadata"]["name"] for one in chart.documents(chart.merged(base, change)) if one.get("immutable")}
+    before = named({})
+    for change in [{"commonLabels": {"team": "chat"}}, {"replicaCount": 5}, {"extraEnv": [{"name": "A", "value": "b"}]}, {"service": {"port": 81}}]:
+        wanted(f"{change}: the configuration", (named(change) == before, f"is called {named(change)} instead of {before}"))
+    for change in [{"config": {"log": {"format": "text"}}}, {"config": {"store": {"password": {"value": "two"}}}}]:
+        wanted(f"{change}", (len(named(change) - before) == 1 == len(before - named(change)), "changes not one name"))
+
+
+def objects_have_names_that_kubernetes_takes():
+    """Those of Services begin with a letter and have no dots, and none is longer than 63."""
+    def made(release, change=None):
+        return run("helm", "template", release, chart.CHART, "--namespace", chart.NAMESPACE, "--values", "-", stdin=yaml.safe_dump(chart.merged(chart.case("everything"), {"nameOverride": "", "fullnameOverride": "", **(change or {})})))
+
+    for release, change in [("my.bridge", None), ("r" * 53, None), ("b-" * 25 + "b", None), ("9", {"fullnameOverride": "b" * 52})]:
+        code, out, err = made(release, change)
+        wanted(release, (code == 0, f"does not render: {err}"))
+        for one in filter(None, yaml.safe_load_all(out)):
+            name = one["metadata"]["name"]
+            wanted(f"{release}: the {one['kind']} {name}", (re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name), "has a name that Kubernetes refuses"))
+    code, _, err = made("9")
+    wanted("the release 9", (code and "fullnameOverride" in err, "renders, and the API refuses its Service"))
+
+
+def injected_files_hold_one_secret_each():
+    """Without a template Vault's injector writes all fields of a secret, with their names."""
+    prefix = "vault.hashicorp.com/agent-inject-"
+    for name, manifests in chart.every_case():
+        for where, template in chart.pods(manifests):
+            annotations = template["metadata"].get("annotations", {})
+            for key in annotations:
+                if key.startswith(f"{prefix}secret-"):
+                    wanted(f"{name}: {where}", (f"{prefix}template-{key.removeprefix(f'{prefix}secret-')}" in annotations, f"has no template for {key}"))
+
+
+def probes_and_metrics_stay_without_tls():
+    for told in ("https", "kubernetes.io/h2c", "", None):
+        services = chart.of_kind(chart.documents(chart.merged(chart.case("sandbox"), {"service": {"appProtocol": told}})), "Service")
+        found = {port["name"]: port.get("appProtocol") for one in services for port in one["spec"]["ports"]}
+        wanted(f"service.appProtocol {told}", (found["http"] == (told or None), "is not that of callers"), (found["admin"] == ("http" if told else None), "is that of the port admin too"))
 
 
 def labels_and_annotations_reach_every_object_and_pod():
@@ -411,6 +462,10 @@ CHECKS = [
     alerts_take_what_the_values_say,
     each_release_has_a_dashboard_of_its_own,
     limits_follow_from_the_pods_resources,
+    the_configuration_has_another_name_for_another_content_only,
+    objects_have_names_that_kubernetes_takes,
+    injected_files_hold_one_secret_each,
+    probes_and_metrics_stay_without_tls,
     labels_and_annotations_reach_every_object_and_pod,
     every_pod_has_a_policy_with_what_the_operator_opens,
     a_wrong_configuration_fails_the_migration_at_once,

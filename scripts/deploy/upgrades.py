@@ -89,16 +89,17 @@ def scaling_keeps_the_replicas_that_are_there():
     """Without the field Kubernetes would set 1, and all pods but one would end."""
     before = chart.documents(chart.case("production"))
     for change in [{"autoscaling": {"enabled": True}}, {"autoscaling": {"enabled": False, "external": True}}]:
-        deployment = chart.bridge(upgrade(before, chart.merged(chart.case("production"), change), 7))
-        if deployment["spec"].get("replicas") != 7:
-            raise Fault(f"{change}: 7 replicas become {deployment['spec'].get('replicas')}")
+        for there in (7, 0):
+            deployment = chart.bridge(upgrade(before, chart.merged(chart.case("production"), change), there))
+            if deployment["spec"].get("replicas") != there:
+                raise Fault(f"{change}: {there} replicas become {deployment['spec'].get('replicas')}")
 
 
 def pods_of_the_release_before_find_their_configuration():
     """One that is evicted during an update starts with what it had."""
     secret = lambda value: {"config": {"store": {"password": {"value": value}}}}
     old = chart.merged(chart.case("sandbox"), secret("one"))
-    new = chart.merged(old, {**secret("two"), "bots": {}, "config": {**secret("two")["config"], "log": {"filter": "debug"}}})
+    new = chart.merged(old, {**secret("two"), "bots": {}, "commonAnnotations": {"contact": "us"}, "config": {**secret("two")["config"], "log": {"filter": "debug"}}})
     before = chart.documents(old)
     after = upgrade(before, new, 2)
     mine = lambda manifests: {(one["kind"], one["metadata"]["name"]): one for one in manifests if one["kind"] in ("ConfigMap", "Secret") and one.get("immutable")}
@@ -110,6 +111,8 @@ def pods_of_the_release_before_find_their_configuration():
         data = one.get("data") or {name: base64.b64encode(value.encode()).decode() for name, value in texts.items()}
         if key not in now or now[key]["data"] != data:
             raise Fault(f"the upgrade deletes or changes {key}")
+        if now[key]["metadata"]["annotations"].get("contact") != "us":
+            raise Fault(f"{key} lacks the common annotations")
     again = mine(upgrade(after, new, 2))
     if len(again) != 2:
         raise Fault(f"an upgrade without changes keeps {sorted(again)}")

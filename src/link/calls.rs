@@ -261,7 +261,9 @@ pub(super) async fn connect<H: ConversationHost>(
     Err(match error.retry() {
         RetryAdvice::Never => {
             stats::log_refusal(&bot.name, &error);
-            count(phase, ConnectResult::Rejected);
+            if let Some(metrics) = &metrics {
+                metrics.connect_refused(phase, user, Instant::now().into_std());
+            }
             ConnectFailure::Rejected(words)
         }
         retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {

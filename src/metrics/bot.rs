@@ -1,16 +1,17 @@
 //! Metrics of one bot's links.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
 use super::labels::{CLOSE_CODES, NO_CODE, close_code_label};
+use super::refused_users::RefusedUserCounter;
 use super::{
     BotUploadMetrics, ConnectResult, ConnectStep, CounterFamily, Metrics, SocketState, TurnStage, child,
     children,
 };
-use crate::domain::{BotName, EndedBy, ProblemKind, QuietSource, QuietWait};
+use crate::domain::{BotName, EndedBy, ProblemKind, QuietSource, QuietWait, UserId};
 
 impl Metrics {
     /// Returns the children of one bot, to be taken once at start.
@@ -46,6 +47,7 @@ impl Metrics {
                     self.connects.get_metric_with_label_values(&[bot, step.as_str(), result.as_str()])
                 })
             })?,
+            refused_users: RefusedUserCounter::new(self.refused_users.get_metric_with_label_values(&[bot])?),
             socket_closes: CounterFamily::new(
                 CLOSE_CODES.iter().map(|(_, word)| *word).chain([NO_CODE]),
                 |code| self.socket_closes.get_metric_with_label_values(&[bot, code]),
@@ -72,6 +74,7 @@ pub struct BotMetrics {
     sockets: Vec<(SocketState, IntGauge)>,
     links_down: IntGauge,
     connects: Vec<(ConnectStep, Vec<(ConnectResult, IntCounter)>)>,
+    refused_users: RefusedUserCounter,
     socket_closes: CounterFamily,
     replies_outside_turns: CounterFamily,
     far_off_times: IntCounter,
@@ -123,6 +126,12 @@ impl BotMetrics {
         if let Some(counter) = child(&self.connects, step).and_then(|results| child(results, result)) {
             counter.inc();
         }
+    }
+
+    /// Counts a connect that the platform refused in this step, and its user.
+    pub fn connect_refused(&self, step: ConnectStep, user: &UserId, now: Instant) {
+        self.connect_ended(step, ConnectResult::Rejected);
+        self.refused_users.refused(user, now);
     }
 
     /// Counts a closed web socket. A connection that broke has no code.

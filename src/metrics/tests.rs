@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{BotName, DeliveryKind};
+use crate::domain::{BotName, DeliveryKind, UserId};
 
 const WORDS: LabelSets =
     LabelSets { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };
@@ -25,7 +25,19 @@ fn bot_metrics_show_each_event() {
     }
     bot.socket_changed(Some(SocketState::BackingOff), Some(SocketState::Draining));
     bot.socket_changed(Some(SocketState::Connecting), None);
-    bot.connect_ended(ConnectStep::Grant, ConnectResult::Rejected);
+    let refused_users = r#"rtm_bridge_refused_users_total{bot="support"}"#;
+    assert_eq!(
+        line(&metrics, refused_users),
+        format!("{refused_users} 0"),
+        "it is there before the first refusal"
+    );
+    for user in ["alice", "alice", "bob"] {
+        bot.connect_refused(
+            ConnectStep::Grant,
+            &UserId::new(user).unwrap(),
+            tokio::time::Instant::now().into_std(),
+        );
+    }
     bot.socket_closed(Some(1008));
     bot.socket_closed(Some(4711));
     bot.socket_closed(None);
@@ -38,7 +50,8 @@ fn bot_metrics_show_each_event() {
         (r#"rtm_bridge_sockets{bot="support",state="connecting"}"#, "0"),
         (r#"rtm_bridge_sockets{bot="support",state="ready"}"#, "1"),
         (r#"rtm_bridge_links_down{bot="support"}"#, "1"),
-        (r#"rtm_bridge_connects_total{bot="support",phase="grant",result="rejected"}"#, "1"),
+        (r#"rtm_bridge_connects_total{bot="support",phase="grant",result="rejected"}"#, "3"),
+        (refused_users, "2"),
         (r#"rtm_bridge_socket_closes_total{bot="support",code="1008"}"#, "1"),
         (r#"rtm_bridge_socket_closes_total{bot="support",code="other"}"#, "1"),
         (r#"rtm_bridge_socket_closes_total{bot="support",code="none"}"#, "1"),

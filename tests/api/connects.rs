@@ -198,6 +198,10 @@ fn wrong_credentials_fail_with_the_platforms_words() {
             assert_eq!(bridge.script.totals().grants, 1);
             let series = r#"connects_total{bot="sandbox",phase="grant",result="rejected"}"#;
             assert_eq!(bridge.metric(series).await, 1);
+            let users = r#"refused_users_total{bot="sandbox"}"#;
+            assert_eq!(bridge.metric(users).await, 1);
+            bridge.post("bob", &body).await.problem(502, "platform-rejected");
+            assert_eq!(bridge.metric(users).await, 2);
             bridge.finish().await;
         }
     });

@@ -2,13 +2,15 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{/* A release may have dots in its name, and a Service may not. */}}
 {{- define "rtm-bridge.fullname" -}}
+{{- $release := .Release.Name | replace "." "-" }}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
-{{- else if contains (include "rtm-bridge.name" .) .Release.Name }}
-{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- .Values.fullnameOverride }}
+{{- else if contains (include "rtm-bridge.name" .) $release }}
+{{- $release | trunc 52 | trimAll "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "rtm-bridge.name" .) | trunc 52 | trimSuffix "-" }}
+{{- printf "%s-%s" $release (include "rtm-bridge.name" .) | trunc 52 | trimAll "-" }}
 {{- end }}
 {{- end }}
 
@@ -98,7 +100,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{/* Mebibytes of a quantity such as 512Mi, 1Gi, 2G or a number of bytes, rounded down. */}}
 {{- define "rtm-bridge.mebibytes" -}}
 {{- $text := ternary . (printf "%.0f" (float64 .)) (kindIs "string" .) }}
-{{- $units := dict "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 }}
+{{- $units := dict "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 }}
 {{- $unit := get $units (regexFind "[a-zA-Z]+$" $text) | default 1.0 }}
 {{- divf (mulf (regexFind "^[0-9.]+" $text | float64) $unit) 1048576.0 | floor | int64 }}
 {{- end }}
@@ -406,6 +408,10 @@ volumeMounts: {{- include "rtm-bridge.volumeMounts" . | nindent 2 }}
 
 {{/* What would only show when the pods start is said here. */}}
 {{- define "rtm-bridge.check" -}}
+{{- $name := include "rtm-bridge.fullname" . }}
+{{- if not (regexMatch "^[a-z]" $name) }}
+{{- fail (printf "the release's objects would be called %s, and the name of a Service begins with a letter: set fullnameOverride" $name) }}
+{{- end }}
 {{- $url := .Values.config.store.url }}
 {{- if not (or (kindIs "map" $url) (hasKey .Values.config.store "url_file")) }}
 {{- $_ := required "config.store.url is missing: the Redis that all replicas share, such as redis://redis:6379/0" $url }}
@@ -466,6 +472,9 @@ volumeMounts: {{- include "rtm-bridge.volumeMounts" . | nindent 2 }}
 {{- end }}
 {{- if not (include "rtm-bridge.callers" . | fromJson) }}
 {{- fail "callers is empty, so nobody could send: make a key with `rtm-bridge key new`, and give its hash as callers.NAME.key_sha256" }}
+{{- end }}
+{{- if and .Values.config.server.metrics_token_file (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) }}
+{{- fail "config.server.metrics_token_file: Prometheus cannot read this file, so the monitor would get 401; give metrics_token as {existingSecret, key}" }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would both read the same metrics: enable one" }}

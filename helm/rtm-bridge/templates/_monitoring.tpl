@@ -13,18 +13,22 @@
 {{- range (index $file.groups 0).rules }}
 {{- $change := get $changes .alert | default dict }}
 {{- $changes = omit $changes .alert }}
-{{- if and (hasKey $change "threshold") (not (contains "# threshold" .expr)) }}
-{{- fail (printf "metrics.prometheusRule.alerts.%s.threshold: this alert has no threshold" .alert) }}
-{{- end }}
+{{- $rule := . }}
 {{- $expr := .expr }}
-{{- if hasKey $change "threshold" }}
-{{- $expr = regexReplaceAll "[0-9.]+ # threshold" $expr (printf "%v # threshold" $change.threshold) }}
+{{- range $number := list "threshold" "users" }}
+{{- $mark := printf "# %s" $number }}
+{{- if and (hasKey $change $number) (not (contains $mark $expr)) }}
+{{- fail (printf "metrics.prometheusRule.alerts.%s.%s: this alert has no %s" $rule.alert $number $number) }}
+{{- end }}
+{{- if hasKey $change $number }}
+{{- $expr = regexReplaceAll (printf "[0-9.]+ %s" $mark) $expr (printf "%v %s" (get $change $number) $mark) }}
+{{- end }}
 {{- end }}
 {{- if $selector }}
 {{- $expr = regexReplaceAll "\\b((?:rtm_bridge|process)_[a-z_]+)\\b" $expr (printf "${1}{%s}" $selector) }}
 {{- $expr = regexReplaceAll "\\}\\{" $expr "," }}
 {{- end }}
-{{- $rule := merge (dict "expr" $expr) . }}
+{{- $rule = merge (dict "expr" $expr) . }}
 {{- with $change.for }}{{ $_ := set $rule "for" . }}{{ end }}
 {{- $severity := ternary dict (dict "severity" $change.severity) (not $change.severity) }}
 {{- $_ := set $rule "labels" (merge $severity .labels $values.alertLabels) }}
