@@ -11,6 +11,7 @@ mod bot;
 mod callers;
 mod clocks;
 mod connections;
+mod connects;
 mod deliveries;
 mod event_streams;
 mod fleet;
@@ -31,6 +32,7 @@ use prometheus::{
     Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+use connects::ConnectMetrics;
 use http_requests::HttpRequestMetrics;
 use labels::OTHER;
 use metric_factory::MetricFactory;
@@ -39,6 +41,7 @@ pub use bot::BotMetrics;
 pub use callers::CallerMetrics;
 pub use clocks::{ClockDifference, ClockMetrics};
 pub use connections::ConnectionMetrics;
+pub use connects::BotConnectMetrics;
 pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
 pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
@@ -87,8 +90,7 @@ pub struct Metrics {
     early_cuts: IntCounterVec,
     sockets: IntGaugeVec,
     links_down: IntGaugeVec,
-    connects: IntCounterVec,
-    refused_users: IntCounterVec,
+    connects: ConnectMetrics,
     socket_closes: IntCounterVec,
     replies_outside_turns: IntCounterVec,
     far_off_times: IntCounterVec,
@@ -174,16 +176,7 @@ impl Metrics {
             )?,
             sockets: factory.gauges("sockets", "Links to the platform by state.", &["bot", "state"])?,
             links_down: factory.gauges("links_down", "Links that are wanted and have no socket.", &["bot"])?,
-            connects: factory.counters(
-                "connects_total",
-                "Connects to the platform by result, and by the phase in which they ended.",
-                &["bot", "phase", "result"],
-            )?,
-            refused_users: factory.counters(
-                "refused_users_total",
-                "Users whose connects the platform refused; a user counts once in ten minutes.",
-                &["bot"],
-            )?,
+            connects: ConnectMetrics::declare(&factory)?,
             socket_closes: factory.counters(
                 "socket_closes_total",
                 "Closed web sockets by close code; code=\"none\" is a connection that broke.",

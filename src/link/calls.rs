@@ -240,7 +240,7 @@ pub(super) async fn connect<H: ConversationHost>(
     let metrics = host.bot_metrics(bot);
     let count = |phase, result| {
         if let Some(metrics) = &metrics {
-            metrics.connect_ended(phase, result);
+            metrics.connects.ended(phase, result);
         }
     };
     let error = match result {
@@ -262,7 +262,7 @@ pub(super) async fn connect<H: ConversationHost>(
         RetryAdvice::Never => {
             stats::log_refusal(&bot.name, &error);
             if let Some(metrics) = &metrics {
-                metrics.connect_refused(phase, user, Instant::now().into_std());
+                metrics.connects.refused(phase, user, Instant::now().into_std());
             }
             ConnectFailure::Rejected(words)
         }

@@ -1,17 +1,15 @@
 //! Metrics of one bot's links.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
 use super::labels::{CLOSE_CODES, NO_CODE, close_code_label};
-use super::refused_users::RefusedUserCounter;
 use super::{
-    BotUploadMetrics, ConnectResult, ConnectStep, CounterFamily, Metrics, SocketState, TurnStage, child,
-    children,
+    BotConnectMetrics, BotUploadMetrics, CounterFamily, Metrics, SocketState, TurnStage, child, children,
 };
-use crate::domain::{BotName, EndedBy, ProblemKind, QuietSource, QuietWait, UserId};
+use crate::domain::{BotName, EndedBy, ProblemKind, QuietSource, QuietWait};
 
 impl Metrics {
     /// Returns the children of one bot, to be taken once at start.
@@ -42,12 +40,7 @@ impl Metrics {
                 self.sockets.get_metric_with_label_values(&[bot, state.as_str()])
             })?,
             links_down: self.links_down.get_metric_with_label_values(&[bot])?,
-            connects: children(ConnectStep::ALL, |step| {
-                children(ConnectResult::ALL, |result| {
-                    self.connects.get_metric_with_label_values(&[bot, step.as_str(), result.as_str()])
-                })
-            })?,
-            refused_users: RefusedUserCounter::new(self.refused_users.get_metric_with_label_values(&[bot])?),
+            connects: self.connects.bot(name)?,
             socket_closes: CounterFamily::new(
                 CLOSE_CODES.iter().map(|(_, word)| *word).chain([NO_CODE]),
                 |code| self.socket_closes.get_metric_with_label_values(&[bot, code]),
@@ -73,13 +66,13 @@ pub struct BotMetrics {
     early_cuts: IntCounter,
     sockets: Vec<(SocketState, IntGauge)>,
     links_down: IntGauge,
-    connects: Vec<(ConnectStep, Vec<(ConnectResult, IntCounter)>)>,
-    refused_users: RefusedUserCounter,
     socket_closes: CounterFamily,
     replies_outside_turns: CounterFamily,
     far_off_times: IntCounter,
     frames_in: CounterFamily,
     frames_out: CounterFamily,
+    /// Connects to the platform.
+    pub connects: BotConnectMetrics,
     /// Files for the bot.
     pub uploads: BotUploadMetrics,
 }
@@ -119,19 +112,6 @@ impl BotMetrics {
         }
         let is_down = |state: Option<SocketState>| i64::from(state.is_some_and(SocketState::is_down));
         self.links_down.add(is_down(to) - is_down(from));
-    }
-
-    /// Counts a connect that ended in this step.
-    pub fn connect_ended(&self, step: ConnectStep, result: ConnectResult) {
-        if let Some(counter) = child(&self.connects, step).and_then(|results| child(results, result)) {
-            counter.inc();
-        }
-    }
-
-    /// Counts a connect that the platform refused in this step, and its user.
-    pub fn connect_refused(&self, step: ConnectStep, user: &UserId, now: Instant) {
-        self.connect_ended(step, ConnectResult::Rejected);
-        self.refused_users.refused(user, now);
     }
 
     /// Counts a closed web socket. A connection that broke has no code.

@@ -13,7 +13,7 @@ use prometheus::IntCounter;
 use crate::domain::UserId;
 
 /// The time in which a user counts once.
-const WINDOW: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_mins(10);
 
 /// The most users that a table remembers, in about 200 KiB.
 const MAX_USERS: usize = 4096;

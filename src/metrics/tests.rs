@@ -32,7 +32,7 @@ fn bot_metrics_show_each_event() {
         "it is there before the first refusal"
     );
     for user in ["alice", "alice", "bob"] {
-        bot.connect_refused(
+        bot.connects.refused(
             ConnectStep::Grant,
             &UserId::new(user).unwrap(),
             tokio::time::Instant::now().into_std(),
