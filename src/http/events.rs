@@ -104,7 +104,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     Ok(response)
 }
 
-/// What follows the events of a page.
+/// The members of a page behind its events.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PageEnd {
