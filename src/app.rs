@@ -252,7 +252,7 @@ impl Bridge {
         self.addresses
     }
 
-    /// Returns the certificate of the callers' listener, which [`ServerTls::reload`] replaces.
+    /// Returns the certificate of the callers' listener, which [`ServerTls::replace`] replaces.
     pub const fn tls(&self) -> Option<&Arc<ServerTls>> {
         self.tls.as_ref()
     }
