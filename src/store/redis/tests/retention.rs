@@ -200,7 +200,7 @@ async fn long_page_is_several_calls() {
     let store = server.store();
     let fence = own(&store).await;
     let at = Timestamp::from_millis(1);
-    let text = "m".repeat(50_000);
+    let text = "m".repeat(15_000);
     let mut write = numbered(1, (1..=20).map(|seq| reply(seq, at, None, &text)).collect());
     (write.record.epoch, write.record.seq) = (7, 20);
     store.write(fence, &alice(), &write).await.unwrap();
