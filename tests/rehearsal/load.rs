@@ -302,6 +302,11 @@ impl Load {
     pub(super) async fn check(&self, script: &SandboxScript, receiver: &Receiver) {
         assert_eq!(self.figures.failures(), Vec::<String>::new());
         let doubtful = self.doubtful.borrow().clone();
+        // Who waits for each answer has one message in flight at a kill.
+        for (user, _) in Self::users().filter(|(_, sort)| sort.prefer != "respond-async") {
+            let own = doubtful.iter().filter(|text| text.starts_with(&format!("{user}-")));
+            assert!(own.count() <= 1, "{user}: {doubtful:?}");
+        }
         let accepted = self.accepted.borrow().clone();
         for (user, messages) in &accepted {
             let seen: Vec<_> =
