@@ -95,7 +95,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     }
     let reader = PageReader { hub: &context.hub, conversation: &conversation, filter, limit };
     let page = reader.long_poll(after, prefer.wait.filter(|wait| !wait.is_zero())).await?;
-    let body = page_body(context, &page, &conversation).await.map_err(|_| api_error::internal())?;
+    let body = page_body(context, &caller, &page, &conversation).await.map_err(|_| api_error::internal())?;
     let mut response = json_bytes(StatusCode::OK, body);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if let Some(applied) = prefer.applied()? {
@@ -116,6 +116,7 @@ struct PageEnd {
 /// Writes a page as JSON. A long one is written in turns.
 async fn page_body(
     context: &ApiContext,
+    caller: &CallerIdentity,
     ReaderPage { page, live }: &ReaderPage,
     conversation: &ConversationId,
 ) -> serde_json::Result<Vec<u8>> {
@@ -126,7 +127,7 @@ async fn page_body(
     for (index, event) in entries.chain(live.as_deref().map(EventView::from_live)).enumerate() {
         if body.len() - piece >= PIECE_BYTES {
             drop(turn.take());
-            turn = Some(context.long_work.turn().await);
+            turn = Some(context.long_work.turn(caller.holder()).await);
             piece = body.len();
         }
         if index > 0 {

@@ -104,7 +104,7 @@ async fn collect<E>(
             Err(_) => return Err(incomplete("must arrive within 10 s and 1 s more for each 16 KiB")),
         };
         length += chunk.len();
-        let _turn = if length > PIECE_BYTES { Some(work.turn().await) } else { None };
+        let _turn = if length > PIECE_BYTES { Some(work.turn(memory.holder()).await) } else { None };
         if length > MAX_BODY_BYTES {
             return Err(too_large());
         }

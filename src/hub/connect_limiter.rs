@@ -9,7 +9,8 @@
 //! retries later than foreground connects. A connect for a waiting caller therefore always finds capacity.
 //!
 //! Callers share the foreground. A caller with more than half of the shard's recent connects is dominant. It queues apart, and
-//! has three quarters of the limit as well. A few users of another caller therefore find capacity too.
+//! has three quarters of the limit as well. A few users of another caller therefore find capacity too. Its connects also come
+//! one after the other, because hundreds at once would keep the threads busy.
 //!
 //! A replica that gives a conversation away reserves the connect of its next owner (`shard/handoff.rs`).
 
@@ -32,6 +33,9 @@ use crate::store::{ConnectPermit, DrainReason, Store};
 /// The span over which shards with the same retry time spread, because most of them would be refused again.
 const SPREAD: Duration = Duration::from_millis(100);
 
+/// The time between two connects of the dominant caller.
+const DOMINANT_PAUSE: Duration = Duration::from_millis(5);
+
 /// The span of the limit, over which the connects of callers are counted.
 const WINDOW: Duration = Duration::from_mins(1);
 
@@ -53,8 +57,8 @@ pub(crate) struct ConnectLimiter(HashMap<BotName, PriorityQueues>);
 struct PriorityQueues {
     /// Conversations with an open message.
     foreground: Mutex<()>,
-    /// Conversations with an open message of the dominant caller.
-    dominant: Mutex<()>,
+    /// Conversations with an open message of the dominant caller, and the time from which the next one may connect.
+    dominant: Mutex<Option<Instant>>,
     /// Conversations without one.
     background: Mutex<()>,
     /// Conversations that move to a replica that has joined.
@@ -99,9 +103,12 @@ impl ConnectLimiter {
         let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
         // All queues use one token, so the store does not count the connect twice.
         let (token, reserved) = (fastrand::u64(..), reserved.map(reservation));
+        let ask = async |limit, later, stays: &dyn Fn() -> bool| {
+            granted(store, clock, &bot.name, PermitRequest { limit, token, reserved, later }, stays).await
+        };
         let permit = async |queue: &Mutex<()>, limit, later, stays: &dyn Fn() -> bool| {
             let _head = queue.lock().await;
-            granted(store, clock, &bot.name, PermitRequest { limit, token, reserved, later }, stays).await
+            ask(limit, later, stays).await
         };
         let mut granted = {
             let always = || true;
@@ -112,7 +119,15 @@ impl ConnectLimiter {
         let is_dominant = || queues.is_dominant(demand().caller.as_ref());
         while !granted {
             granted = if is_dominant() {
-                permit(&queues.dominant, reduced_limit(limit), Duration::ZERO, &is_dominant).await
+                let mut next = queues.dominant.lock().await;
+                if let Some(next) = *next {
+                    sleep_until(next).await;
+                }
+                let granted = ask(reduced_limit(limit), Duration::ZERO, &is_dominant).await;
+                if granted {
+                    *next = Some(Instant::now() + DOMINANT_PAUSE);
+                }
+                granted
             } else {
                 permit(&queues.foreground, limit, Duration::ZERO, &|| !is_dominant()).await
             };
@@ -317,6 +332,27 @@ mod tests {
         let modest = async { tokio::join!(connect("modest"), connect("modest")) };
         assert!(timeout(Duration::from_secs(1), modest).await.is_ok());
         assert_eq!(connected.take(), ["modest"; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connects_of_the_dominant_caller_have_pauses() {
+        let (clock, _hand) = Clock::manual(Timestamp::from_millis(1_000_000));
+        let store = Store::Memory(MemoryStore::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
+        let config = Config::dev(Url::parse("http://127.0.0.1:1").unwrap());
+        let bot = BotConfig { connects_per_minute: 250, ..BotConfig::clone(&config.bots[0]) };
+        let (limiter, store_clock) = (ConnectLimiter::new(&config.bots), StoreClock::new(clock.now()));
+        let connect = async |caller: Option<Arc<str>>| {
+            let demand = || ConnectDemand { is_open: true, caller: caller.clone() };
+            limiter.acquire(&store, &store_clock, &bot, None, demand).await;
+            Instant::now()
+        };
+        let times = join_all((0..10).map(|_| connect(Some("greedy".into())))).await;
+        // The first one came before anybody was dominant.
+        assert!(times.windows(2).skip(1).all(|pair| pair[1] - pair[0] >= DOMINANT_PAUSE), "{times:?}");
+        let before = Instant::now();
+        for caller in [Some("modest".into()), None] {
+            assert_eq!(connect(caller).await, before, "others have no pause");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) struct CallMessage {
 /// The reason why a body was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidCall {
-    #[error("must be a JSON object in which no member occurs twice")]
+    #[error("must be a JSON object in which no member occurs twice and no text has half a surrogate pair")]
     Body,
     #[error("must be the id of a user, 1 to 256 bytes without control characters")]
     User,
@@ -87,6 +87,8 @@ pub(super) enum InvalidCall {
     Text,
     #[error("must have 20 files at most")]
     Attachments,
+    #[error("must be a file, or a list of files; each has a `fileId` or a `url`")]
+    Attachment,
     #[error("must have 64 KiB of JSON at most")]
     Size(&'static str),
 }
@@ -99,7 +101,7 @@ impl InvalidCall {
             Self::User => "/from/id",
             Self::Message | Self::Text => "/message",
             Self::Event => "/message/val",
-            Self::Attachments => "/message/attachments",
+            Self::Attachments | Self::Attachment => "/message/attachments",
             Self::Size(pointer) => pointer,
         }
     }
@@ -247,14 +249,18 @@ fn profile(user_info: &RawValue) -> UserProfile {
     UserProfile { first_name: name(first), last_name: name(last) }
 }
 
-/// Reads the files of a message. Clients put a list or a single one into the message, or beside it.
+/// Reads the files of a message. Clients put a list or a single one into the message, or beside it. `null` and an empty value
+/// are no file.
 fn read_attachments(places: [JsonMember<'_>; 2]) -> Result<Vec<Attachment>, InvalidCall> {
     let list = |raw| elements(raw).unwrap_or_else(|| vec![raw]);
-    let all: Vec<_> = places.into_iter().flatten().flat_map(list).collect();
+    let is_file = |raw: &&RawValue| {
+        !matches!(raw.get(), "null" | r#""""#) && entries(raw.get()).is_none_or(|members| !members.is_empty())
+    };
+    let all: Vec<_> = places.into_iter().flatten().flat_map(list).filter(is_file).collect();
     if all.len() > MAX_ATTACHMENTS {
         return Err(InvalidCall::Attachments);
     }
-    Ok(all.into_iter().filter_map(attachment).collect())
+    all.into_iter().map(|raw| attachment(raw).ok_or(InvalidCall::Attachment)).collect()
 }
 
 /// Reads a file. One without an id and a URL is none.

@@ -100,7 +100,15 @@ fn files_are_read_from_each_place_of_each_client() {
     );
     let alone = json!({"message": {"attachments": [file]}, "from": {"id": "ann"}});
     assert_eq!(message(ApiVersion::V1, &alone).content.body(), "a.png");
-    assert!(message(ApiVersion::V2, &with(json!({"attachments": {}}))).content.attachments.is_empty());
+    for none in [json!({}), json!([]), json!([null, {}]), json!(null), json!("")] {
+        assert!(message(ApiVersion::V2, &with(json!({"attachments": none}))).content.attachments.is_empty());
+    }
+    for other in
+        [json!([7]), json!("a.png"), json!([file, {"fileName": "a.png"}]), json!([[file]]), json!(true)]
+    {
+        let refused = call(ApiVersion::V2, &with(json!({"attachments": other}))).unwrap_err();
+        assert_eq!(refused, InvalidCall::Attachment, "{other}");
+    }
     let many = with(json!({"attachments": vec![file; 21]}));
     assert_eq!(call(ApiVersion::V2, &many).unwrap_err(), InvalidCall::Attachments);
 }
