@@ -93,7 +93,8 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         response.head_mut().no_chunking(true);
         return Ok(response);
     }
-    let reader = PageReader { hub: &context.hub, conversation: &conversation, filter, limit };
+    let (work, holder) = (&context.long_work, caller.holder());
+    let reader = PageReader { hub: &context.hub, conversation: &conversation, filter, limit, work, holder };
     let page = reader.long_poll(after, prefer.wait.filter(|wait| !wait.is_zero())).await?;
     let body = page_body(context, &caller, &page, &conversation).await.map_err(|_| api_error::internal())?;
     let mut response = json_bytes(StatusCode::OK, body);

@@ -1,8 +1,8 @@
 //! Long work of requests, which takes turns.
 //!
 //! A large body or a long page takes milliseconds of a thread. Hundreds at once would hold up each step of all other requests
-//! for as long as all of them together. So such work is cut into pieces of some tens of microseconds, and one piece is in
-//! work at a time. Callers that wait take turns, and the requests of one caller come in their order.
+//! for as long as all of them together. So such work is cut into pieces, and one is in work at a time. A piece takes some
+//! tens of microseconds, or one read of the store. Callers that wait take turns, and the requests of one caller come in their order.
 //!
 //! Pieces one after the other would still keep a thread busy. So long work rests when it has taken some milliseconds, and takes
 //! a quarter of a thread's time in the long run. A single body or page of a common size has no rest.
@@ -32,7 +32,7 @@ pub(super) struct LongWork {
     debt: Mutex<WorkDebt>,
 }
 
-/// The turn of one piece, until it is dropped. No work may wait for anything outside during its turn.
+/// The turn of one piece, until it is dropped. No work may wait for its caller during its turn.
 pub(super) struct WorkTurn<'w> {
     debt: MutexGuard<'w, WorkDebt>,
     begun: Instant,
@@ -124,13 +124,14 @@ mod tests {
         drop(taken);
         requests.await;
         let other: Vec<usize> = order
-            .into_inner()
+            .borrow()
             .iter()
             .enumerate()
             .filter(|(_, name)| **name == "other")
             .map(|(at, _)| at)
             .collect();
-        assert_eq!(other, [1, 3]);
+        // It asks again after its first piece, and another piece may begin before that.
+        assert!(matches!(other[..], [1, 3 | 4]), "{other:?}");
     }
 
     #[test]

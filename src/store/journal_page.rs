@@ -7,8 +7,9 @@ use crate::domain::{ConversationRecord, Cursor, EntryWithMessage, JournalPage, R
 
 /// The limit of entries of one page.
 pub(super) const ENTRIES: usize = 1000;
-/// The approximate limit of bytes of one page: entries and their messages. A page has at least one entry.
-pub(super) const BYTES: usize = 4 * 1024 * 1024;
+/// The approximate limit of bytes of one page: entries and their messages. A page has at least one entry. Readers join several
+/// pages, so that no read holds up Redis or the other commands of its thread.
+pub(super) const BYTES: usize = 64 * 1024;
 
 /// A read request, compared with the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

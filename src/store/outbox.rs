@@ -32,6 +32,8 @@ use crate::domain::{
 pub const DEAD_TTL: Duration = Duration::from_hours(7 * 24);
 /// The number of stored attempts of a delivery. The oldest are dropped.
 pub const ATTEMPTS: usize = 32;
+/// The approximate limit of bytes of a page of deliveries, which has at least one.
+pub(super) const PAGE_BYTES: usize = 4 << 20;
 
 /// The queue of a conversation and an endpoint or a callback, or of one redelivered delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

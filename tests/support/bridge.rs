@@ -138,9 +138,16 @@ impl TestBridge {
     pub(crate) fn journal(&self, user: &str) -> Vec<JournalEntry> {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         let conversation = sandbox_conversation(user);
-        let page = memory.page(&conversation, ReadStart::Oldest, 1000, None);
-        assert!(!page.more && !page.gap, "not the whole journal");
-        page.entries.into_iter().map(|told| told.entry).collect()
+        let (mut after, mut entries) = (ReadStart::Oldest, Vec::new());
+        loop {
+            let page = memory.page(&conversation, after, 1000, None);
+            assert!(!page.gap, "not the whole journal");
+            entries.extend(page.entries.into_iter().map(|told| told.entry));
+            if !page.more {
+                return entries;
+            }
+            after = ReadStart::Cursor(page.next);
+        }
     }
 
     /// Returns the number of deliveries that are pending.

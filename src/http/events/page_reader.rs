@@ -2,6 +2,8 @@
 //!
 //! A page ends where its events end, not where its entries do. So it reads on behind entries that it leaves out, and its
 //! cursor lies behind them. The journal's own bound, 1000 entries, bounds the reads.
+//!
+//! A read of the store is a small piece. The reads of a page behind the first take turns with the long work of others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
+use super::super::long_work::LongWork;
 use super::event_filter::EventFilter;
 use crate::domain::{
     ConversationId, Cursor, EntryWithMessage, EventKind, JournalPage, LiveSignal, ReadStart,
@@ -17,7 +20,7 @@ use crate::hub::{Hub, HubError, Subscription};
 
 /// Fewest entries of one read with a filter.
 const READ_ENTRIES: usize = 100;
-/// Most bytes of a page, as in the store.
+/// The limit of a page's weight, unless a single read has more.
 const PAGE_BYTES: usize = 4 << 20;
 
 /// A page for its reader.
@@ -36,6 +39,9 @@ pub(super) struct PageReader<'a> {
     pub(super) filter: EventFilter,
     /// Most events of a page.
     pub(super) limit: usize,
+    pub(super) work: &'a LongWork,
+    /// The caller that reads.
+    pub(super) holder: Option<usize>,
 }
 
 impl PageReader<'_> {
@@ -71,20 +77,18 @@ impl PageReader<'_> {
         }
     }
 
-    /// Reads a page. With a filter it reads on until the page is full or the journal ends.
+    /// Reads a page: until it is full or the journal ends.
     async fn read(&self, after: ReadStart, observed: bool) -> Result<JournalPage, HubError> {
-        if !self.filter.is_partial() {
-            return self.hub.page(self.conversation, after, self.limit, observed).await;
-        }
-        let read = self.limit.max(READ_ENTRIES);
+        let read = if self.filter.is_partial() { self.limit.max(READ_ENTRIES) } else { self.limit };
         let mut page = self.hub.page(self.conversation, after, read, observed).await?;
         let entries = std::mem::take(&mut page.entries);
         let mut full = self.take(&mut page, Cursor::default(), entries);
-        while page.more && !full && page.weight() < PAGE_BYTES {
+        while page.more && !full {
             let begin = page.next;
+            let _turn = self.work.turn(self.holder).await;
             let further = self.hub.page(self.conversation, ReadStart::Cursor(begin), read, false).await?;
-            if further.gap {
-                // The next page begins with it.
+            // The next page begins with a gap, and with what this one has no room for.
+            if further.gap || page.weight() + further.weight() > PAGE_BYTES {
                 break;
             }
             (page.next, page.more) = (further.next, further.more);
@@ -108,7 +112,8 @@ impl PageReader<'_> {
             }
             end = behind;
         }
-        false
+        // Without a filter a full page needs no look at the entries behind it.
+        !self.filter.is_partial() && page.entries.len() == self.limit
     }
 
     /// Waits for new entries, or for a live event that the reader wants.

@@ -6,7 +6,7 @@ use super::{MemoryStore, weight};
 use crate::domain::{Delivery, DeliveryId, Partition};
 use crate::store::{
     BeginResult, DeliveryPage, DeliveryQuery, Fence, FinishRequest, FinishResult, Hint, OutboxPage, QueueId,
-    RedeliverResult, StoreError, journal_page,
+    RedeliverResult, StoreError, outbox,
 };
 
 /// The limit of deliveries of one page.
@@ -90,7 +90,7 @@ impl MemoryStore {
             if let Some(delivery) = self.delivery(id).filter(asked_for) {
                 bytes += delivery.new.data.get().len()
                     + delivery.attempts.iter().map(weight::attempt).sum::<usize>();
-                if bytes > journal_page::BYTES && !page.deliveries.is_empty() {
+                if bytes > outbox::PAGE_BYTES && !page.deliveries.is_empty() {
                     page.next = looked_at;
                     break;
                 }

@@ -15,7 +15,7 @@ use super::partition_merge::{PartitionList, PartitionMerge};
 use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use crate::domain::{Delivery, DeliveryId, DeliveryState, Partition, UserId};
-use crate::store::{DeliveryPage, DeliveryQuery, StoreError, journal_page};
+use crate::store::{DeliveryPage, DeliveryQuery, StoreError, outbox};
 
 /// The limit of deliveries of a page.
 const PAGE: usize = 1000;
@@ -125,7 +125,7 @@ fn fitting(matches: &[(Reverse<DeliveryId>, u64)], limit: usize) -> usize {
     let fits = matches.iter().take(limit).take_while(|(_, size)| {
         let first = bytes == 0;
         bytes += size;
-        first || bytes <= journal_page::BYTES as u64
+        first || bytes <= outbox::PAGE_BYTES as u64
     });
     fits.count()
 }
@@ -140,16 +140,16 @@ mod tests {
     proptest! {
         #[test]
         fn page_is_bounded_in_bytes_and_never_empty(
-            sizes in prop::collection::vec(1..journal_page::BYTES as u64 * 2, 1..10), limit in 1..12_usize,
+            sizes in prop::collection::vec(1..outbox::PAGE_BYTES as u64 * 2, 1..10), limit in 1..12_usize,
         ) {
             let conversation = codec::conversation("sandbox/alice").unwrap();
             let id = |seq| Reverse(DeliveryId::of(&conversation, 7, seq, Timestamp::from_millis(seq)));
             let matches: Vec<_> = sizes.iter().zip(0..).map(|(size, seq)| (id(seq), *size)).collect();
             let count = fitting(&matches, limit);
             let bytes: u64 = sizes.iter().take(count).sum();
-            prop_assert!(count == 1 || (count > 0 && bytes <= journal_page::BYTES as u64));
+            prop_assert!(count == 1 || (count > 0 && bytes <= outbox::PAGE_BYTES as u64));
             let more: u64 = sizes.iter().take(count + 1).sum();
-            prop_assert!(count == limit.min(sizes.len()) || more > journal_page::BYTES as u64);
+            prop_assert!(count == limit.min(sizes.len()) || more > outbox::PAGE_BYTES as u64);
         }
     }
 }

@@ -18,16 +18,12 @@ use crate::store::{Hint, Incarnation, NOTED, OBSERVED, StoreError, StoreRefusal}
 
 /// The limit of conversations of one call, so that no script blocks others for long.
 const TOGETHER: usize = 256;
-/// The approximate limit of bytes of one call. A long page is read in several, so that it holds up neither Redis nor the
-/// commands behind it on the connection.
-const CALL_BYTES: usize = 64 * 1024;
-
 /// The result of one read: the record, and entries.
 struct JournalRead {
     record: Option<ConversationRecord>,
     entries: Vec<EntryWithMessage>,
-    /// The bytes of the entries if others follow, otherwise 0.
-    more: usize,
+    /// Whether others follow.
+    more: bool,
     /// The time of the entry at the reader's place; `None` if it is not stored.
     entry_time: Option<Timestamp>,
 }
@@ -48,42 +44,16 @@ impl RedisStore {
             ReadStart::Cursor(cursor) => (cursor.seq, limit),
             ReadStart::Latest => (u64::MAX, 0),
         };
-        let mut read = self.read_on(conversation, begin, count, observer).await?;
+        let mut read = self.read(conversation, begin, count, observer).await?;
         let mut reading = PageRead::new(after, read.record.as_ref(), read.entry_time);
         if reading.from() < begin && after != ReadStart::Latest && read.record.is_some() {
             let entry_time = read.entry_time;
-            read = self.read_on(conversation, 0, limit, None).await?;
+            read = self.read(conversation, 0, limit, None).await?;
             reading = PageRead::new(after, read.record.as_ref(), entry_time);
             // Another owner wrote in between, and the cursor is known after all.
             read.entries.retain(|read| read.entry.seq > reading.from());
         }
-        Ok(reading.page(read.entries, read.more > 0))
-    }
-
-    /// Reads the entries of a page, call by call.
-    async fn read_on(
-        &self,
-        conversation: &ConversationId,
-        after: u64,
-        limit: usize,
-        observer: Option<Incarnation>,
-    ) -> Result<JournalRead, StoreError> {
-        let mut read = self.read(conversation, after, limit, CALL_BYTES, observer).await?;
-        let mut bytes = read.more;
-        while read.more > 0 && read.entries.len() < limit && bytes < journal_page::BYTES {
-            let Some(last) = read.entries.last().map(|last| last.entry.seq) else { break };
-            let (limit, most) = (limit - read.entries.len(), CALL_BYTES.min(journal_page::BYTES - bytes));
-            let next = self.read(conversation, last, limit, most, None).await?;
-            let epoch = |record: &Option<ConversationRecord>| record.as_ref().map(|record| record.epoch);
-            if epoch(&next.record) != epoch(&read.record) {
-                // Another journal began meanwhile. The next page tells so.
-                break;
-            }
-            read.more = next.more;
-            bytes += next.more;
-            read.entries.extend(next.entries);
-        }
-        Ok(read)
+        Ok(reading.page(read.entries, read.more))
     }
 
     /// Reads entries with one call. A few calls at a time are made, because answers of such size would hold up the other
@@ -93,7 +63,6 @@ impl RedisStore {
         conversation: &ConversationId,
         after: u64,
         limit: usize,
-        max_bytes: usize,
         observer: Option<Incarnation>,
     ) -> Result<JournalRead, StoreError> {
         // The semaphore is never closed.
@@ -105,14 +74,14 @@ impl RedisStore {
             .call(&[&keys.lease, &name, &journal])
             .arg(after)
             .arg(limit)
-            .arg(max_bytes)
+            .arg(journal_page::BYTES)
             .arg(observer.map_or_else(String::new, |observer| observer.to_string()))
             .arg(millis(OBSERVED))
             .arg(millis(NOTED));
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let record = (!record.is_empty()).then(|| codec::read_record(&record)).transpose()?;
-        let more = usize::try_from(rest.number()?).unwrap_or(usize::MAX);
+        let more = rest.number()? > 0;
         let entry_time = rest.text()?;
         let entry_time =
             (!entry_time.is_empty()).then(|| codec::number(entry_time.as_bytes())).transpose()?;

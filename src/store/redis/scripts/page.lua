@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease  2 conversation  3 journal
 -- Answers OK record more stood {entry message} ..
--- `more` is the number of bytes of these entries if others follow, else 0.
+-- `more` is 1 if others follow, else 0.
 -- `stood` is the time of the entry at the reader's place, or of the newest entry if no place is given. It is empty if
 -- that entry is not stored. `message` is the one that the entry ends, empty if it has expired.
 local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -38,10 +38,10 @@ end
 local bytes = 0
 for i, entry in ipairs(entries) do
   if i > limit then
-    answer[4] = bytes
+    answer[4] = 1
     break
   end
-  local message, before = {}, bytes
+  local message = {}
   bytes = bytes + #entry
   local ended = string.match(entry, '^%d+ e %d+ %d+ (.*)$')
   if ended then
@@ -51,7 +51,7 @@ for i, entry in ipairs(entries) do
     end
   end
   if i > 1 and bytes > max_bytes then
-    answer[4] = before
+    answer[4] = 1
     break
   end
   answer[#answer + 1] = {entry, message}
