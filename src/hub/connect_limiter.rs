@@ -9,8 +9,9 @@
 //! retries later than foreground connects. A connect for a waiting caller therefore always finds capacity.
 //!
 //! Callers share the foreground. A caller with more than half of the shard's recent connects is dominant. It queues apart, and
-//! has three quarters of the limit as well. A few users of another caller therefore find capacity too. Its connects also come
-//! one after the other, because hundreds at once would keep the threads busy.
+//! has three quarters of the limit as well. A few users of another caller therefore find capacity too.
+//!
+//! The connects of a queue have a pause between them, because hundreds at once would keep the threads busy.
 //!
 //! A replica that gives a conversation away reserves the connect of its next owner (`shard/handoff.rs`).
 
@@ -33,8 +34,8 @@ use crate::store::{ConnectPermit, DrainReason, Store};
 /// The span over which shards with the same retry time spread, because most of them would be refused again.
 const SPREAD: Duration = Duration::from_millis(100);
 
-/// The time between two connects of the dominant caller.
-const DOMINANT_PAUSE: Duration = Duration::from_millis(5);
+/// The time between two connects of a queue.
+const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The span of the limit, over which the connects of callers are counted.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -48,21 +49,25 @@ pub(crate) struct ConnectDemand {
     pub(crate) caller: Option<Arc<str>>,
 }
 
+/// A queue of conversations. The holder of the lock is its head, and asks the store. The content is the time from which the
+/// head may connect.
+type Queue = Mutex<Option<Instant>>;
+
 /// The queues for connects, by bot.
 #[derive(Debug)]
 pub(crate) struct ConnectLimiter(HashMap<BotName, PriorityQueues>);
 
-/// The holder of a lock is the head of its queue, and asks the store.
+/// The queues of a bot.
 #[derive(Debug, Default)]
 struct PriorityQueues {
     /// Conversations with an open message.
-    foreground: Mutex<()>,
-    /// Conversations with an open message of the dominant caller, and the time from which the next one may connect.
-    dominant: Mutex<Option<Instant>>,
+    foreground: Queue,
+    /// Conversations with an open message of the dominant caller.
+    dominant: Queue,
     /// Conversations without one.
-    background: Mutex<()>,
+    background: Queue,
     /// Conversations that move to a replica that has joined.
-    rebalance: Mutex<()>,
+    rebalance: Queue,
     /// Connects of the last minute that a caller waited for, oldest first.
     recent: RefCell<VecDeque<(Instant, Arc<str>)>>,
 }
@@ -103,12 +108,17 @@ impl ConnectLimiter {
         let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
         // All queues use one token, so the store does not count the connect twice.
         let (token, reserved) = (fastrand::u64(..), reserved.map(reservation));
-        let ask = async |limit, later, stays: &dyn Fn() -> bool| {
-            granted(store, clock, &bot.name, PermitRequest { limit, token, reserved, later }, stays).await
-        };
-        let permit = async |queue: &Mutex<()>, limit, later, stays: &dyn Fn() -> bool| {
-            let _head = queue.lock().await;
-            ask(limit, later, stays).await
+        let permit = async |queue: &Queue, limit, later, stays: &dyn Fn() -> bool| {
+            let mut next = queue.lock().await;
+            if let Some(next) = *next {
+                sleep_until(next).await;
+            }
+            let request = PermitRequest { limit, token, reserved, later };
+            let granted = granted(store, clock, &bot.name, request, stays).await;
+            if granted {
+                *next = Some(Instant::now() + CONNECT_PAUSE);
+            }
+            granted
         };
         let mut granted = {
             let always = || true;
@@ -119,15 +129,7 @@ impl ConnectLimiter {
         let is_dominant = || queues.is_dominant(demand().caller.as_ref());
         while !granted {
             granted = if is_dominant() {
-                let mut next = queues.dominant.lock().await;
-                if let Some(next) = *next {
-                    sleep_until(next).await;
-                }
-                let granted = ask(reduced_limit(limit), Duration::ZERO, &is_dominant).await;
-                if granted {
-                    *next = Some(Instant::now() + DOMINANT_PAUSE);
-                }
-                granted
+                permit(&queues.dominant, reduced_limit(limit), Duration::ZERO, &is_dominant).await
             } else {
                 permit(&queues.foreground, limit, Duration::ZERO, &|| !is_dominant()).await
             };
@@ -335,23 +337,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connects_of_the_dominant_caller_have_pauses() {
+    async fn connects_of_a_queue_have_pauses() {
         let (clock, _hand) = Clock::manual(Timestamp::from_millis(1_000_000));
         let store = Store::Memory(MemoryStore::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
         let config = Config::dev(Url::parse("http://127.0.0.1:1").unwrap());
         let bot = BotConfig { connects_per_minute: 250, ..BotConfig::clone(&config.bots[0]) };
         let (limiter, store_clock) = (ConnectLimiter::new(&config.bots), StoreClock::new(clock.now()));
-        let connect = async |caller: Option<Arc<str>>| {
-            let demand = || ConnectDemand { is_open: true, caller: caller.clone() };
+        let connect = async |is_open| {
+            let demand = || ConnectDemand { is_open, caller: None };
             limiter.acquire(&store, &store_clock, &bot, None, demand).await;
             Instant::now()
         };
-        let times = join_all((0..10).map(|_| connect(Some("greedy".into())))).await;
-        // The first one came before anybody was dominant.
-        assert!(times.windows(2).skip(1).all(|pair| pair[1] - pair[0] >= DOMINANT_PAUSE), "{times:?}");
-        let before = Instant::now();
-        for caller in [Some("modest".into()), None] {
-            assert_eq!(connect(caller).await, before, "others have no pause");
+        for is_open in [true, false] {
+            let (begun, times) = (Instant::now(), join_all((0..10).map(|_| connect(is_open))).await);
+            assert_eq!(times[0], begun, "a queue does not wait for another one");
+            assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= CONNECT_PAUSE), "{times:?}");
         }
     }
 

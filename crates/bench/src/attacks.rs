@@ -22,6 +22,8 @@ const OTHERS_KEY: &str = "rtmb_the-key-of-the-others";
 const ATTACKER_KEY: &str = "rtmb_the-key-of-the-attacker";
 /// Turns of the others in a second. They leave most of two cores free.
 const RATE: u32 = 100;
+/// Most conversations of the others. They leave room in the limit of connects.
+const USERS: usize = 100;
 /// The number of texts of 4 KB that make a page as long as it may be.
 const LONG_PAGE: usize = 1000;
 
@@ -101,21 +103,22 @@ impl AttackedBridge {
 
 async fn run(binary: &Path, attack: Attack, sizes: BenchSizes) -> Result<AttackRun, BenchError> {
     let bridge = AttackedBridge::start(binary).await?;
-    let requests = (0..sizes.users)
+    let users = sizes.users.min(USERS);
+    let requests = (0..users)
         .map(|user| setup::request_with_key(&setup::user(GROUP, user), OTHERS_KEY, AnswerPace::AtOnce));
     let mut others = HttpCallers::asking(&[bridge.address], sizes.callers, requests.collect()).await?;
-    load::each(&mut others, 0..sizes.users).await?;
+    load::each(&mut others, 0..users).await?;
     bridge.prepare(attack).await?;
-    let quiet = load::pace(&mut others, sizes.users, RATE, sizes.paced).await?;
+    let quiet = load::pace(&mut others, users, RATE, sizes.paced).await?;
     let beside = {
         let neighbour = AttackedBridge::start(binary).await?;
         neighbour.prepare(attack).await?;
         let _running = neighbour.attack(attack, sizes.attack_scale)?;
-        load::pace(&mut others, sizes.users, RATE, sizes.paced).await?
+        load::pace(&mut others, users, RATE, sizes.paced).await?
     };
     let before = bridge.peak()?;
     let running = bridge.attack(attack, sizes.attack_scale)?;
-    let attacked = load::pace(&mut others, sizes.users, RATE, sizes.paced).await?;
+    let attacked = load::pace(&mut others, users, RATE, sizes.paced).await?;
     drop(running);
     let peaks = [before, bridge.peak()?];
     Ok(AttackRun { name: attack.name(sizes.attack_scale), quiet, beside, attacked, peaks })

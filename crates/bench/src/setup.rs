@@ -238,7 +238,7 @@ pub(crate) async fn bridge(binary: &Path, terms: &BridgeTerms) -> Result<ChildPr
 /// suppresses the warning about a Redis without persistence.
 fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String {
     let BridgeTerms { sandbox, store, lease, hooks, callers, bot_keys, tables } = terms;
-    let connections = if callers.is_empty() { 18_000 } else { 4000 };
+    let (connections, connects) = if callers.is_empty() { (18_000, 0) } else { (4000, CONNECTS) };
     // A command must be able to fail and be repeated within a lease.
     let times = lease.map_or_else(String::new, |lease| {
         let (lease, command) = (lease.as_millis(), COMMAND.min(lease / 4).as_millis());
@@ -251,9 +251,10 @@ fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String 
             "[[bots.webhooks]]\nname = \"main\"\nurl = \"http://{}/hook\"\nsecrets = [\"{SECRET}\"]",
             hook.address
         );
-        bot(&hook.bot, &task_bot_id(&hook.bot), *sandbox) + &webhook
+        bot(&hook.bot, &task_bot_id(&hook.bot), *sandbox, connects) + &webhook
     });
-    let bots: String = std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox) + bot_keys).chain(hooked).collect();
+    let bots: String =
+        std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox, connects) + bot_keys).chain(hooked).collect();
     let callers: String = callers.iter().map(|(name, key)| caller(name, key)).collect();
     format!(
         r#"
@@ -277,7 +278,8 @@ filter = "warn,rtm_bridge::store::redis::health=error"
     )
 }
 
-fn bot(name: &str, id: &str, sandbox: SocketAddr) -> String {
+/// `connects` is the limit of connects a minute.
+fn bot(name: &str, id: &str, sandbox: SocketAddr, connects: u32) -> String {
     format!(
         r#"
 [[bots]]
@@ -289,7 +291,7 @@ task_bot_id = "{id}"
 client_id = "{CLIENT_ID}"
 client_secret = "{CLIENT_SECRET}"
 user_rate_per_minute = 0
-connects_per_minute = 0
+connects_per_minute = {connects}
 welcome = "0ms"
 idle_ttl = "never"
 "#
@@ -311,6 +313,8 @@ const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The default of `store.command_timeout`.
 const COMMAND: Duration = Duration::from_secs(2);
+/// The default of `bots.connects_per_minute`, where callers share the bridge.
+const CONNECTS: u32 = 250;
 
 /// The number of characters of an incarnation in Redis.
 pub(crate) const INCARNATION: usize = 16;

@@ -31,29 +31,31 @@ end
 
 -- Readers see the newest entries only. Owners take out older ones a hundred at a time.
 local from = math.max(find_place(KEYS[3], after), call('LLEN', KEYS[3]) - MAX_ENTRIES)
-local entries = call('LRANGE', KEYS[3], from, from + limit + 1)
-if entries[1] and place_of(entries[1]) == after then
-  answer[5] = stood(table.remove(entries, 1))
-end
-local bytes = 0
-for i, entry in ipairs(entries) do
-  if i > limit then
-    answer[4] = 1
-    break
+-- Long entries fill a page soon, so the first batches are small.
+local batch, bytes, count = 8, 0, 0
+repeat
+  local entries = call('LRANGE', KEYS[3], from, from + math.min(batch, limit - count + 2) - 1)
+  from, batch = from + #entries, math.min(batch * 2, 256)
+  local rest = #entries > 0
+  if count == 0 and rest and place_of(entries[1]) == after then
+    answer[5] = stood(table.remove(entries, 1))
   end
-  local message = {}
-  bytes = bytes + #entry
-  local ended = string.match(entry, '^%d+ e %d+ %d+ (.*)$')
-  if ended then
-    message = read_message(name, cjson.decode(ended).m, '')
-    for _, part in ipairs(message) do
-      bytes = bytes + #part
+  for _, entry in ipairs(entries) do
+    local message = {}
+    bytes = bytes + #entry
+    local ended = string.match(entry, '^%d+ e %d+ %d+ (.*)$')
+    if ended then
+      message = read_message(name, cjson.decode(ended).m, '')
+      for _, part in ipairs(message) do
+        bytes = bytes + #part
+      end
     end
+    if count == limit or count > 0 and bytes > max_bytes then
+      answer[4] = 1
+      return answer
+    end
+    count = count + 1
+    answer[#answer + 1] = {entry, message}
   end
-  if i > 1 and bytes > max_bytes then
-    answer[4] = 1
-    break
-  end
-  answer[#answer + 1] = {entry, message}
-end
+until not rest
 return answer

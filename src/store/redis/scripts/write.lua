@@ -56,10 +56,12 @@ end
 -- Takes entries out of the journal, oldest first. Replies that a message still needs move to the message.
 local function take_out(entries)
   for _, entry in ipairs(entries) do
-    local place, text = string.match(entry, '^(%d+) r (.*)$')
-    local id = place and string.match(text, '"i":"(%w+)"')
+    local place = string.match(entry, '^(%d+) r ')
+    -- A plain search: a pattern would try each byte of a long reply.
+    local found = place and string.find(entry, '"i":"', 1, true)
+    local id = found and string.match(entry, '^(%w+)"', found + 5)
     if id and needed_of(id)[place] then
-      call('APPEND', partition .. 'm:' .. id, netstring(place .. ' ' .. text))
+      call('APPEND', partition .. 'm:' .. id, netstring(place .. ' ' .. string.sub(entry, #place + 4)))
       local open = find_open(state, id)
       if open then
         open.moved = '+'
