@@ -6,6 +6,7 @@
 //! Redis' client brings its own TLS.
 
 mod certificate_recorder;
+mod server_verifier;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 pub use self::certificate_recorder::CertificateRecorder;
+use self::server_verifier::ServerVerifier;
 
 /// Failure to set up TLS.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +29,16 @@ pub enum TlsError {
     Authorities,
 }
 
-/// Returns settings that trust Mozilla's certificate authorities and those of `ca` (PEM).
+/// Returns settings that trust Mozilla's certificate authorities and those of `ca` (PEM). A server may also show a
+/// self-signed certificate of `ca`.
 ///
 /// # Errors
 /// [`TlsError::Authorities`] if `ca` is present and holds no valid certificate of an authority.
 pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut tls = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(ca)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier(ca)?))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(tls))
@@ -47,7 +51,7 @@ pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
 pub fn recording_client(
     ca: Option<&[u8]>,
 ) -> Result<(Arc<ClientConfig>, Arc<CertificateRecorder>), TlsError> {
-    let recorder = Arc::new(CertificateRecorder::new(roots(ca)?, &provider())?);
+    let recorder = Arc::new(CertificateRecorder::new(verifier(ca)?));
     let mut tls = ClientConfig::clone(&*client(ca)?);
     tls.dangerous().set_certificate_verifier(Arc::clone(&recorder) as Arc<_>);
     Ok((Arc::new(tls), recorder))
@@ -57,20 +61,21 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Returns Mozilla's certificate authorities and those of `ca` (PEM).
-fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, TlsError> {
+/// Returns the verifier that trusts Mozilla's certificate authorities and the certificates of `ca` (PEM).
+fn verifier(ca: Option<&[u8]>) -> Result<ServerVerifier, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut named = Vec::new();
     if let Some(pem) = ca {
-        let before = roots.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let added = certificate.ok().map(|certificate| roots.add(certificate));
-            added.and_then(Result::ok).ok_or(TlsError::Authorities)?;
+            let certificate = certificate.map_err(|_| TlsError::Authorities)?;
+            roots.add(certificate.clone()).map_err(|_| TlsError::Authorities)?;
+            named.push(certificate);
         }
-        if roots.len() == before {
+        if named.is_empty() {
             return Err(TlsError::Authorities);
         }
     }
-    Ok(roots)
+    ServerVerifier::new(roots, named, &provider())
 }
 
 /// Servers for the tests of clients.

@@ -291,6 +291,28 @@ impl CallerIdentity {
         )))
     }
 
+    /// Refuses an identity to merge into the user, if the caller may not talk for it. The merge would hand its
+    /// conversation over.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn check_merge(&self, identity: &UserId) -> Result<(), ApiError> {
+        let Some(rights) = self.rights() else { return Ok(()) };
+        if rights.user.is_some() {
+            return Err(forbidden(
+                "This token is for one user, so it cannot merge another identity. Leave that out, or use a key."
+                    .to_owned(),
+            ));
+        }
+        if identity.as_str().starts_with(self.user_prefix()) {
+            return Ok(());
+        }
+        let credential = rights.credential;
+        Err(forbidden(format!(
+            "This {credential} does not cover the identity to merge. Use one with the prefix of this {credential}."
+        )))
+    }
+
     /// Refuses a caller whose credentials are for one user, for a route about several users.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ impl ContentDisposition {
         let text = |value: Option<&[u8]>| value.map(|value| plain(&header_text(value)));
         // The extended form goes first; one that cannot be read is as good as none (RFC 6266, 4.3).
         let (extended, simple) = (parameter("filename*")?, text(parameter("filename")?));
-        let file_name = extended.and_then(extended_text).or(simple);
+        let file_name = extended.and_then(extended_text).filter(|name| !name.is_empty()).or(simple);
         if extended.is_some() && file_name.is_none() {
             return Err("has a `filename*` that is not in UTF-8 (RFC 8187)".to_owned());
         }
@@ -66,6 +66,7 @@ mod tests {
             ("attachment; filename=gruesse.pdf; filename*=UTF-8''gr%C3%BC%C3%9Fe.pdf", Some("grüße.pdf")),
             ("attachment; filename*=UTF-8''b.pdf; filename=a.pdf", Some("b.pdf")),
             ("attachment; filename=a.pdf; filename*=koi8-r''b.pdf", Some("a.pdf")),
+            ("attachment; filename=a.pdf; filename*=UTF-8''", Some("a.pdf")),
             (r#"attachment; filename="say \"hi\".pdf""#, Some(r#"say "hi".pdf"#)),
             (r#"attachment; filename="a%22.pdf""#, Some("a%22.pdf")),
             ("inline; filename=a.pdf", Some("a.pdf")),

@@ -48,6 +48,13 @@ async fn accept(
     let body = request_body::read(context, &caller, request, payload).await?;
     let draft = request_body::parse_message(&body, &mut errors);
     drop(body);
+    let merged = draft.as_ref().and_then(|draft| draft.user_details.as_ref()?.merge_with.as_ref());
+    if let Some(merged) = merged {
+        caller.check_merge(merged)?;
+        if address.as_ref().is_some_and(|address| address.conversation.user() == merged) {
+            errors.add("/mergeWith", "must be another identity than the user in the path");
+        }
+    }
     let (Some(address), Some(draft), true) = (address, draft, errors.is_empty()) else {
         return Err(errors.into());
     };

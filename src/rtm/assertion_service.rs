@@ -1,13 +1,15 @@
 //! Gets assertions from a service of the bot's owner, which keeps the app's secret (protocol.md 2.3).
 //!
-//! The request is that of the SDKs without the secret. The answer is `{"jwt": "…"}` there. This reader also takes the
-//! other names that such services use, and a bare token, because each customer writes its own service. A JWE of five
-//! parts passes as well.
+//! The request is that of the SDKs without the secret. Services of the Web SDK read a form, others JSON. So a request
+//! whose body the service refuses is repeated once in the other format, and the service keeps the format that it takes.
+//!
+//! The answer is `{"jwt": "…"}` there. This reader also takes the other names that such services use, and a bare token,
+//! because each customer writes its own service. A JWE of five parts passes as well.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::connector::{PlatformConnector, incomplete_response};
+use super::connector::{PlatformConnector, RESPONSE_TIMEOUT, TCP_TIMEOUT, TLS_TIMEOUT, incomplete_response};
 use super::error::{ConnectError, ConnectPhase};
 use super::jwt::AUDIENCE;
 use crate::config::{AssertionServiceConfig, BotConfig};
@@ -18,6 +20,26 @@ use crate::domain::{Timestamp, UserDetails, UserId};
 const ANSWER_MAX: usize = 64 * 1024;
 /// Largest assertion, in bytes. A secure handshake carries it in a header.
 const ASSERTION_MAX: usize = 16 * 1024;
+
+const PHASE: ConnectPhase = ConnectPhase::Assertion;
+
+/// Format of a request to an assertion service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AssertionFormat {
+    /// `application/json`
+    Json,
+    /// `application/x-www-form-urlencoded`, as the Web SDK sends it.
+    UrlEncoded,
+}
+
+impl AssertionFormat {
+    const fn other(self) -> Self {
+        match self {
+            Self::Json => Self::UrlEncoded,
+            Self::UrlEncoded => Self::Json,
+        }
+    }
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,7 +79,6 @@ impl PlatformConnector {
         details: &UserDetails,
         now: Timestamp,
     ) -> Result<SecretString, ConnectError> {
-        const PHASE: ConnectPhase = ConnectPhase::Assertion;
         let body = AssertionRequest {
             client_id: &bot.client_id,
             identity: user.as_str(),
@@ -67,11 +88,43 @@ impl PlatformConnector {
             first_name: details.profile.first_name.as_deref(),
             last_name: details.profile.last_name.as_deref(),
         };
-        let mut request = self.clients(bot).calls.post(service.url.as_str());
+        let format = self.assertion_formats.borrow().get(&bot.name).copied().unwrap_or(AssertionFormat::Json);
+        let public_message = match self.request_assertion(bot, service, &body, format, now).await {
+            Err(ConnectError::BodyRefused { public_message }) => public_message,
+            result => return result,
+        };
+        match self.request_assertion(bot, service, &body, format.other(), now).await {
+            Ok(assertion) => {
+                self.assertion_formats.borrow_mut().insert(bot.name.clone(), format.other());
+                Ok(assertion)
+            }
+            // The first refusal tells more: the service reads that format, or neither.
+            Err(ConnectError::BodyRefused { .. } | ConnectError::Rejected { .. }) => {
+                Err(ConnectError::Rejected { phase: PHASE, public_message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn request_assertion(
+        &self,
+        bot: &BotConfig,
+        service: &AssertionServiceConfig,
+        body: &AssertionRequest<'_>,
+        format: AssertionFormat,
+        now: Timestamp,
+    ) -> Result<SecretString, ConnectError> {
+        // The next request may follow at once, and small servers close a connection without a word. awc would reuse it.
+        let mut request = self.clients(bot).calls.post(service.url.as_str()).force_close();
         if let Some(token) = &service.bearer_token {
             request = request.bearer_auth(token.expose_secret());
         }
-        let answer = self.call(PHASE, request, Some(&body), ANSWER_MAX, now).await?;
+        let sending = match format {
+            AssertionFormat::Json => request.send_json(body),
+            AssertionFormat::UrlEncoded => request.send_form(body),
+        };
+        let limit = TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT;
+        let answer = self.answer(PHASE, sending, limit, ANSWER_MAX, now).await?;
         read_assertion(&answer).ok_or_else(|| incomplete_response(PHASE, &answer, now))
     }
 }

@@ -20,6 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
+use super::assertion_service::AssertionFormat;
 use super::connect_context::ConnectContext;
 use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
@@ -83,6 +84,8 @@ pub struct PlatformConnector {
     scratch: Rc<RefCell<ScratchBuffers>>,
     platform_clock: ClockDifference,
     empty_context: Rc<ConnectContext>,
+    /// The formats that assertion services take, as far as they differ from JSON.
+    pub(super) assertion_formats: RefCell<HashMap<BotName, AssertionFormat>>,
 }
 
 /// `"token": {}`, which Web SDKs send with both calls.
@@ -147,6 +150,7 @@ impl PlatformConnector {
             scratch,
             platform_clock,
             empty_context: Rc::default(),
+            assertion_formats: RefCell::default(),
         })
     }
 
@@ -163,8 +167,8 @@ impl PlatformConnector {
     /// Opens a socket for `user`: uses or renews the grant in `grant`, asks for a ticket and uses it at once. Grant and
     /// ticket carry the context, and a grant with another one is renewed.
     ///
-    /// Takes 60 s at most, and twice that if the token has expired. An assertion service takes 20 s more for each JWT. `now`
-    /// is the wall clock's: it dates the JWT, and the grant's expiry compares with it.
+    /// Takes 60 s at most, and twice that if the token has expired. An assertion service takes 20 s more for each JWT,
+    /// and twice that if it refuses the first format. `now` is the wall clock's: it dates the JWT, and the grant's expiry compares with it.
     ///
     /// # Errors
     /// [`ConnectError`]; its `retry()` says what to do.

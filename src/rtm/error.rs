@@ -154,6 +154,12 @@ pub enum ConnectError {
         /// Text for callers.
         public_message: Box<str>,
     },
+    /// The assertion service refuses a body of this format, or what it says.
+    #[error("assertion: {public_message}")]
+    BodyRefused {
+        /// Text for callers.
+        public_message: Box<str>,
+    },
     /// The access token counts as expired, even after its renewal.
     #[error("{phase}: {public_message}")]
     TokenExpired {
@@ -216,9 +222,11 @@ impl ConnectError {
     pub const fn retry(&self) -> RetryAdvice {
         match self {
             // Lost chunks are sent before the next try.
-            Self::Rejected { .. } | Self::TooLarge { .. } | Self::ChunksLost { .. } | Self::Signer(_) => {
-                RetryAdvice::Never
-            }
+            Self::Rejected { .. }
+            | Self::BodyRefused { .. }
+            | Self::TooLarge { .. }
+            | Self::ChunksLost { .. }
+            | Self::Signer(_) => RetryAdvice::Never,
             Self::RateLimited { retry_after, .. } => RetryAdvice::Backoff(*retry_after),
             Self::TokenExpired { .. } | Self::Unavailable { .. } | Self::Unreachable { .. } => {
                 RetryAdvice::Backoff(None)
@@ -231,6 +239,7 @@ impl ConnectError {
     pub fn public_message(&self) -> &str {
         match self {
             Self::Rejected { public_message, .. }
+            | Self::BodyRefused { public_message }
             | Self::TokenExpired { public_message, .. }
             | Self::RateLimited { public_message, .. }
             | Self::TooLarge { public_message, .. }
@@ -262,6 +271,7 @@ impl ConnectError {
             | Self::TooLarge { phase, .. }
             | Self::Unavailable { phase, .. }
             | Self::Unreachable { phase, .. } => *phase,
+            Self::BodyRefused { .. } => ConnectPhase::Assertion,
             Self::ChunksLost { .. } => ConnectPhase::Complete,
             Self::StaleTicket => ConnectPhase::Socket,
             Self::Signer(_) => ConnectPhase::Grant,

@@ -75,6 +75,9 @@ impl PlatformRefusal<'_> {
             413 if matches!(phase, ConnectPhase::File | ConnectPhase::Chunk | ConnectPhase::Complete) => {
                 ConnectError::TooLarge { phase, public_message }
             }
+            400 | 415 | 422 if phase == ConnectPhase::Assertion => {
+                ConnectError::BodyRefused { public_message }
+            }
             // Only the platform refuses for good. An answer in another form comes from a gateway before it, which may
             // be starting, or not know the platform's new address yet.
             // Older platforms do not know the endpoint of a file's URL.
@@ -82,7 +85,7 @@ impl PlatformRefusal<'_> {
                 ConnectError::Rejected { phase, public_message }
             }
             // A service of a customer has errors in any form. These mean that the request itself is not taken.
-            400 | 401 | 403 | 405 | 415 | 422 if phase == ConnectPhase::Assertion => {
+            401 | 403 | 405 if phase == ConnectPhase::Assertion => {
                 ConnectError::Rejected { phase, public_message }
             }
             _ => ConnectError::Unavailable { phase, public_message },

@@ -75,15 +75,17 @@ pub fn agent_message_id(frame: &str) -> Option<Box<str>> {
 /// The marks of a response by which its delivery is acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryMarks {
-    timestamp: u64,
+    /// Some responses have none (protocol.md 7.2). The acknowledgement then has the key alone.
+    timestamp: Option<u64>,
     key: Box<str>,
 }
 
 impl DeliveryMarks {
-    /// Returns the marks of a response; `None` if it has none.
+    /// Returns the marks of a response; `None` if it has no key.
     pub fn of_frame(frame: &str) -> Option<Self> {
         let [timestamp, key] = members(frame, ["timestamp", "key"])?;
-        Some(Self { timestamp: whole_number(timestamp?)?, key: string_or_number(key?)?.into() })
+        let key = string_or_number(key?).filter(|key| !key.is_empty())?;
+        Some(Self { timestamp: timestamp.and_then(whole_number), key: key.into() })
     }
 }
 
@@ -92,13 +94,16 @@ pub fn delivery_ack(marks: &DeliveryMarks) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct AckFrame<'a> {
-        client_message_id: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_message_id: Option<u64>,
         #[serde(rename = "type")]
         kind: &'a str,
-        replyto: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replyto: Option<u64>,
         status: &'a str,
         key: &'a str,
-        id: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
     }
     let DeliveryMarks { timestamp, key } = marks;
     to_json(&AckFrame {
@@ -191,7 +196,11 @@ mod tests {
             json!({"clientMessageId": number, "type": "ack", "replyto": number, "status": "delivered",
                    "key": "k-\"1\"", "id": number})
         );
-        for bad in ["{}", r#"{"timestamp":1}"#, r#"{"key":"k"}"#, r#"{"timestamp":"soon","key":"k"}"#, "[]"] {
+        for keyed in [r#"{"key":"k"}"#, r#"{"timestamp":"soon","key":"k"}"#] {
+            let ack = delivery_ack(&DeliveryMarks::of_frame(keyed).unwrap());
+            assert_eq!(parsed(&ack), json!({"type": "ack", "status": "delivered", "key": "k"}), "{keyed}");
+        }
+        for bad in ["{}", r#"{"timestamp":1}"#, r#"{"key":""}"#, r#"{"key":{}}"#, "[]"] {
             assert_eq!(DeliveryMarks::of_frame(bad), None, "{bad}");
         }
     }

@@ -401,6 +401,7 @@ const fn outcome(error: &ConnectError) -> ConnectResult {
     match error {
         ConnectError::Unreachable { error: CallError::Timeout, .. } => ConnectResult::TimedOut,
         ConnectError::Rejected { .. }
+        | ConnectError::BodyRefused { .. }
         | ConnectError::TooLarge { .. }
         | ConnectError::TokenExpired { .. }
         | ConnectError::Signer(_) => ConnectResult::Rejected,

@@ -2,28 +2,24 @@
 //!
 //! The judgement is that of the settings without a recorder.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-use super::TlsError;
+use super::ServerVerifier;
 
 /// The verifier of [`super::client`] with a memory of the last certificate.
 #[derive(Debug)]
 pub struct CertificateRecorder {
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: ServerVerifier,
     shown: Mutex<Option<CertificateDer<'static>>>,
 }
 
 impl CertificateRecorder {
-    pub(super) fn new(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-        let verifier = builder.build().map_err(|_| TlsError::Authorities)?;
-        Ok(Self { verifier, shown: Mutex::default() })
+    pub(super) fn new(verifier: ServerVerifier) -> Self {
+        Self { verifier, shown: Mutex::default() }
     }
 
     /// Returns the last certificate of a server, trusted or not.

@@ -141,6 +141,23 @@ fn caller_may_be_limited_to_a_user_prefix() {
 }
 
 #[test]
+fn caller_merges_only_identities_with_its_prefix() {
+    run(async {
+        let bridge = guarded().await;
+        let merge = async |key: &str, identity: &str| {
+            let body = json!({"text": "hi", "turn": {"expectReplies": 1}, "mergeWith": identity});
+            let request = Request::message("acme-alice", &body);
+            bridge.send(request.header("Authorization", &format!("Bearer {key}"))).await
+        };
+        let problem = merge("acme-only", "bob").await.problem(403, "forbidden");
+        assert!(problem["detail"].as_str().unwrap().contains("identity to merge"), "{problem}");
+        merge("acme-only", "acme-visitor").await.message(200);
+        merge("sends", "bob").await.message(200);
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn user_of_two_bots_has_two_conversations() {
     run(async {
         let bridge = guarded().await;

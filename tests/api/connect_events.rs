@@ -163,6 +163,7 @@ fn member_for_the_bot_beside_a_connect_is_an_error() {
             (json!({"text": "hi", "metaTags": {"a": long}}), "/metaTags"),
             (json!({"text": "hi", "profile": {"firstName": ""}}), "/profile/firstName"),
             (json!({"text": "hi", "mergeWith": ""}), "/mergeWith"),
+            (json!({"text": "hi", "mergeWith": "alice"}), "/mergeWith"),
             (json!({}), "/text"),
         ] {
             let problem = bridge.post("alice", &body).await.problem(400, "invalid-request");

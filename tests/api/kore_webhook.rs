@@ -113,12 +113,16 @@ fn limits_of_a_client_are_those_of_callers() {
         let bridge = spawn_bridge(|config| {
             door(config, |door| {
                 door.clients[0].user_prefix = "acme-".to_owned();
-                door.clients[0].rate_per_minute = 3;
+                door.clients[0].rate_per_minute = 4;
             });
         })
         .await;
         let client = client(&bridge);
         assert_eq!(client.say("bob", "hi").await.0, 403);
+        let claims = json!({"sub": "any", "appId": "cs-sandbox", "identityToMerge": "bob"});
+        let merging = KoreClient::with_claims(bridge.api, &claims, "sandbox-secret");
+        let body = json!({"message": {"type": "text", "val": "hi"}, "from": {"id": "acme-ann"}, "mergeIdentity": true});
+        assert_eq!(merging.call(V2, &body).await.0, 403);
         assert_eq!(client.say("acme-ann", "/echo x").await.0, 200);
         assert_eq!(client.say("acme-ann", "/echo y").await.0, 200);
         let body = json!({"message": {"type": "text", "val": "hi"}, "from": {"id": "acme-ann"}});

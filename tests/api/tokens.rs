@@ -189,6 +189,8 @@ fn claims_narrow_the_configuration() {
         let token = |scope: &str| issuer.token(json!({"sub": "ann", "scope": scope}));
         send(&bridge, &token("send openid"), "ann").await.message(200);
         send(&bridge, &token("send"), "bob").await.problem(403, "forbidden");
+        let merging = Request::message("ann", &json!({"text": "hi", "mergeWith": "bob"}));
+        bridge.send(with(merging, &token("send"))).await.problem(403, "forbidden");
         let narrow = send(&bridge, &token("read"), "ann").await;
         narrow.problem(403, "forbidden");
         let challenge = narrow.header("www-authenticate").unwrap();

@@ -96,9 +96,13 @@ fn accept_request(
     trace: TraceId,
 ) -> Result<AcceptRequest, ApiError> {
     let CallMessage { content, event, session, mut details, merges_identity } = message;
-    let merge_with = client.token.merge_with.as_deref().filter(|_| merges_identity);
-    details.merge_with = merge_with.and_then(|user| UserId::new(user).ok());
     let caller = client.caller();
+    let merge_with = client.token.merge_with.as_deref().filter(|_| merges_identity);
+    let merge_with = merge_with.and_then(|user| UserId::new(user).ok());
+    details.merge_with = merge_with.filter(|identity| identity != conversation.user());
+    if let Some(identity) = &details.merge_with {
+        caller.check_merge(identity)?;
+    }
     Ok(AcceptRequest {
         id: context.new_id()?,
         message: NewMessage {

@@ -57,7 +57,13 @@ impl ContextCache {
 
     /// Notes that the connection of the last request is open. Its grant has merged the identities.
     pub(super) fn on_connected(&mut self, context: Rc<ConnectContext>) {
-        self.current = context;
+        // A grant that a read of history renews must not merge once more: that would end the session.
+        self.current = if context.details.merge_with.is_none() {
+            context
+        } else {
+            let details = UserDetails { merge_with: None, ..context.details.clone() };
+            Rc::new(ConnectContext { details, ..(*context).clone() })
+        };
         self.message = self.requested;
         if let Some(details) = &mut self.details {
             details.merge_with = None;
@@ -158,6 +164,7 @@ mod tests {
         let context = known(cache.source(&request(Some(&first), None)));
         assert_eq!(merges(&context).as_deref(), Some("visitor"));
         cache.on_connected(context);
+        assert_eq!(merges(cache.current()), None, "a grant for a read of history merges nothing");
         cache.on_sent(&first);
         assert_eq!(merges(&known(cache.source(&request(Some(&first), None)))), None);
         cache.on_sent(&message(2, None, Some("guest")));

@@ -674,6 +674,54 @@ fn failure_of_the_assertion_service_tells_its_step() {
 }
 
 #[test]
+fn assertion_service_gets_the_format_that_it_takes() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let bot = served(&platform);
+        let (connector, details) = (connector(&bot), UserDetails::default());
+        let fetch = async || connector.assertion(&bot, &user(), &details, NOW).await;
+        for refusal in ["415 Unsupported Media Type", "400 Bad Request", "422 Unprocessable Content"] {
+            platform.answers(SERVICE, json(refusal, "a form, please"));
+            platform.answers(SERVICE, json("200 OK", r#"{"jwt":"a.b.c"}"#));
+            fetch().await.unwrap();
+            // It stays with the form until that is refused.
+            platform.answers(SERVICE, json("200 OK", r#"{"jwt":"a.b.c"}"#));
+            fetch().await.unwrap();
+            platform.answers(SERVICE, json("415 Unsupported Media Type", "JSON, please"));
+            platform.answers(SERVICE, json("200 OK", r#"{"jwt":"a.b.c"}"#));
+            fetch().await.unwrap();
+        }
+        let asked = platform.seen(SERVICE);
+        let types: Vec<_> = asked.iter().map(|request| request.header("content-type").unwrap()).collect();
+        let (object, form) = ("application/json", "application/x-www-form-urlencoded");
+        assert_eq!(types, [object, form, form, form, object].repeat(3));
+        let fields = "clientId=cs-1a2b&identity=alice%40example.com&isAnonymous=false\
+                      &aud=https%3A%2F%2Fidproxy.kore.com%2Fauthorize";
+        assert_eq!(asked[1].body, fields);
+        assert!(asked.iter().all(|request| request.header("authorization") == Some("Bearer hush")));
+    });
+}
+
+#[test]
+fn user_that_the_assertion_service_refuses_is_refused() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let bot = served(&platform);
+        for second in ["400 Bad Request", "415 Unsupported Media Type", "401 Unauthorized"] {
+            platform.answers(SERVICE, json("400 Bad Request", r#"{"errors":[{"msg":"no such user"}]}"#));
+            platform.answers(SERVICE, json(second, "no form"));
+            let error = refused(&bot).await;
+            assert_eq!((error.phase(), error.retry()), ("assertion", RetryAdvice::Never));
+            assert_eq!(error.public_message(), "the assertion service answered 400: no such user");
+        }
+        platform.answers(SERVICE, json("415 Unsupported Media Type", ""));
+        platform.answers(SERVICE, json("503 Busy", ""));
+        let error = refused(&bot).await;
+        assert_eq!(error.retry(), RetryAdvice::Backoff(None), "{error}");
+    });
+}
+
+#[test]
 fn silent_assertion_service_times_out() {
     run_paused(async {
         let platform = ScriptedPlatform::start().await;
