@@ -93,10 +93,17 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         response.head_mut().no_chunking(true);
         return Ok(response);
     }
-    let (work, holder) = (&context.long_work, caller.holder());
-    let reader = PageReader { hub: &context.hub, conversation: &conversation, filter, limit, work, holder };
+    let reader = PageReader {
+        hub: &context.hub,
+        conversation: &conversation,
+        filter,
+        limit,
+        work: &context.long_work,
+        memory: &context.memory,
+        holder: caller.holder(),
+    };
     let page = reader.long_poll(after, prefer.wait.filter(|wait| !wait.is_zero())).await?;
-    let body = page_body(context, &caller, &page, &conversation).await.map_err(|_| api_error::internal())?;
+    let body = page_body(context, &caller, page, &conversation).await.map_err(|_| api_error::internal())?;
     let mut response = json_bytes(StatusCode::OK, body);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if let Some(applied) = prefer.applied()? {
@@ -118,25 +125,35 @@ struct PageEnd {
 async fn page_body(
     context: &ApiContext,
     caller: &CallerIdentity,
-    ReaderPage { page, live }: &ReaderPage,
+    mut read: ReaderPage,
     conversation: &ConversationId,
 ) -> serde_json::Result<Vec<u8>> {
-    let entries = page.entries.iter().filter_map(|entry| EventView::from_entry(entry, conversation));
-    let mut body = b"{\"events\":[".to_vec();
+    const BEGIN: &[u8] = b"{\"events\":[";
+    let mut body = BEGIN.to_vec();
+    let write = |body: &mut Vec<u8>, event: EventView<'_>| {
+        if body.len() > BEGIN.len() {
+            body.push(b',');
+        }
+        context.metrics.event_streams.event_sent(event.kind);
+        serde_json::to_writer(body, &event)
+    };
     let mut piece = 0;
     let mut turn = None;
-    for (index, event) in entries.chain(live.as_deref().map(EventView::from_live)).enumerate() {
+    // An entry leaves memory when it is written.
+    for entry in std::mem::take(&mut read.page.entries) {
         if body.len() - piece >= PIECE_BYTES {
             drop(turn.take());
             turn = Some(context.long_work.turn(caller.holder()).await);
             piece = body.len();
         }
-        if index > 0 {
-            body.push(b',');
+        if let Some(event) = EventView::from_entry(&entry, conversation) {
+            write(&mut body, event)?;
         }
-        serde_json::to_writer(&mut body, &event)?;
-        context.metrics.event_streams.event_sent(event.kind);
     }
+    if let Some(live) = &read.live {
+        write(&mut body, EventView::from_live(live))?;
+    }
+    let page = &read.page;
     let end = PageEnd { next: page.next.to_string(), has_more: page.more, gap: page.gap };
     let end = serde_json::to_vec(&end)?;
     body.extend_from_slice(b"],");

@@ -3,7 +3,8 @@
 //! A page ends where its events end, not where its entries do. So it reads on behind entries that it leaves out, and its
 //! cursor lies behind them. The journal's own bound, 1000 entries, bounds the reads.
 //!
-//! A read of the store is a small piece. The reads of a page behind the first take turns with the long work of others.
+//! A read of the store is a small piece. The reads of a page behind the first take turns with the long work of others. The
+//! page holds its memory until it is written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use super::super::long_work::LongWork;
 use super::event_filter::EventFilter;
 use crate::domain::{
-    ConversationId, Cursor, EntryWithMessage, EventKind, JournalPage, LiveSignal, ReadStart,
+    ConversationId, Cursor, EntryWithMessage, EventKind, FairShare, JournalPage, LiveSignal, ReadStart,
+    SharePermit,
 };
 use crate::hub::{Hub, HubError, Subscription};
 
@@ -29,6 +31,7 @@ pub(super) struct ReaderPage {
     pub(super) page: JournalPage,
     /// An event behind the page that the journal does not have.
     pub(super) live: Option<Arc<RawValue>>,
+    _memory: SharePermit,
 }
 
 /// A reader of pages.
@@ -40,47 +43,67 @@ pub(super) struct PageReader<'a> {
     /// Most events of a page.
     pub(super) limit: usize,
     pub(super) work: &'a LongWork,
+    /// The memory of requests and answers.
+    pub(super) memory: &'a Arc<FairShare>,
     /// The caller that reads.
     pub(super) holder: Option<usize>,
 }
 
 impl PageReader<'_> {
     /// Returns the first page with a wanted event within `wait`, or the last page that was read.
+    ///
+    /// # Errors
+    /// [`HubError::Overloaded`] without memory for the page, [`HubError::Store`].
     pub(super) async fn long_poll(
         &self,
         after: ReadStart,
         wait: Option<Duration>,
     ) -> Result<ReaderPage, HubError> {
-        let Some(wait) = wait else { return self.read(after, false).await.map(ReaderPage::of) };
+        let mut memory = Arc::clone(self.memory).empty_permit(self.holder);
+        let Some(wait) = wait else {
+            let page = self.read(after, false, &mut memory).await?;
+            return Ok(ReaderPage { page, live: None, _memory: memory });
+        };
         let until = Instant::now() + wait;
         let mut subscription = match self.hub.subscribe(self.conversation).await {
             Ok(subscription) => subscription,
             // A draining replica starts no wait.
-            Err(HubError::Draining) => return self.read(after, false).await.map(ReaderPage::of),
+            Err(HubError::Draining) => {
+                let page = self.read(after, false, &mut memory).await?;
+                return Ok(ReaderPage { page, live: None, _memory: memory });
+            }
             Err(error) => return Err(error),
         };
         let mut after = after;
         loop {
-            let page = self.read(after, true).await?;
+            memory.shrink_to(0);
+            let page = self.read(after, true, &mut memory).await?;
             if page.gap || page.entries.iter().any(|item| self.filter.covers_entry(item)) {
-                return Ok(ReaderPage::of(page));
+                return Ok(ReaderPage { page, live: None, _memory: memory });
             }
             after = ReadStart::Cursor(page.next);
             if page.more {
                 continue;
             }
-            match self.wait(&mut subscription, until).await {
-                WaitEnd::Look => {}
-                WaitEnd::Live(event) => return Ok(ReaderPage { page, live: Some(event) }),
-                WaitEnd::Over => return Ok(ReaderPage::of(page)),
-            }
+            let live = match self.wait(&mut subscription, until).await {
+                WaitEnd::Look => continue,
+                WaitEnd::Live(event) => Some(event),
+                WaitEnd::Over => None,
+            };
+            return Ok(ReaderPage { page, live, _memory: memory });
         }
     }
 
     /// Reads a page: until it is full or the journal ends.
-    async fn read(&self, after: ReadStart, observed: bool) -> Result<JournalPage, HubError> {
+    async fn read(
+        &self,
+        after: ReadStart,
+        observed: bool,
+        memory: &mut SharePermit,
+    ) -> Result<JournalPage, HubError> {
         let read = if self.filter.is_partial() { self.limit.max(READ_ENTRIES) } else { self.limit };
         let mut page = self.hub.page(self.conversation, after, read, observed).await?;
+        hold(memory, &page)?;
         let entries = std::mem::take(&mut page.entries);
         let mut full = self.take(&mut page, Cursor::default(), entries);
         while page.more && !full {
@@ -91,6 +114,7 @@ impl PageReader<'_> {
             if further.gap || page.weight() + further.weight() > PAGE_BYTES {
                 break;
             }
+            hold(memory, &further)?;
             (page.next, page.more) = (further.next, further.more);
             full = self.take(&mut page, begin, further.entries);
         }
@@ -131,10 +155,9 @@ impl PageReader<'_> {
     }
 }
 
-impl ReaderPage {
-    const fn of(page: JournalPage) -> Self {
-        Self { page, live: None }
-    }
+/// Takes the memory of a page that was read.
+fn hold(memory: &mut SharePermit, page: &JournalPage) -> Result<(), HubError> {
+    if memory.try_grow(page.weight()) { Ok(()) } else { Err(HubError::Overloaded("memory of answers")) }
 }
 
 /// The end of a wait.
