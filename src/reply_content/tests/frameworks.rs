@@ -15,6 +15,12 @@ fn opened(message: &Value) -> ReplyContent {
     read
 }
 
+fn assert_opened(message: &Value, text: &str, choices: &[(&str, &str)]) {
+    let read = opened(message);
+    assert_eq!(read.text, text, "{message}");
+    assert_eq!(pairs(&read), choices, "{message}");
+}
+
 #[test]
 fn messages_of_frameworks_are_opened() {
     let cases = [
@@ -101,7 +107,16 @@ fn messages_of_frameworks_are_opened() {
             "Fig – Fresh\nSite: https://c.example\nBuy\nMore – Details",
             &[("Buy", "Buy")],
         ),
-        (json!({"fulfillmentResponse": {"messages": [{"text": {"text": ["Hi"]}}]}}), "Hi", &[]),
+    ];
+    for (message, text, choices) in cases {
+        assert_opened(&message, text, choices);
+    }
+}
+
+#[test]
+fn messages_within_an_answer_are_opened() {
+    let cases = [
+        (json!({"fulfillmentResponse": {"messages": [{"text": {"text": ["Hi"]}}]}}), "Hi", &[][..]),
         (
             json!({"fulfillmentMessages": [{"quickReplies": {"title": "Pick", "quickReplies": ["A", "B"]}},
                 {"card": {"title": "Fig", "buttons": [{"text": "Buy", "postback": "buy"}]}}]}),
@@ -124,9 +139,7 @@ fn messages_of_frameworks_are_opened() {
         (json!({"role": "assistant", "content": "Hi"}), "Hi", &[]),
     ];
     for (message, text, choices) in cases {
-        let read = opened(&message);
-        assert_eq!(read.text, text, "{message}");
-        assert_eq!(pairs(&read), choices, "{message}");
+        assert_opened(&message, text, choices);
     }
 }
 
