@@ -47,6 +47,7 @@ const PAYLOADS: [&str; 8] =
 /// Returns whether an object of this kind is a choice or a link.
 pub(super) fn is_choice(kind: &str) -> bool {
     is_link(kind)
+        || is_view(kind)
         || ["postback", "button", "quick_reply", "reply", "phone_number", "imBack", "Action.Submit"]
             .iter()
             .any(|known| known.eq_ignore_ascii_case(kind))
@@ -56,6 +57,11 @@ fn is_link(kind: &str) -> bool {
     ["web_url", "url", "data-url", "openUrl", "Action.OpenUrl"]
         .iter()
         .any(|known| known.eq_ignore_ascii_case(kind))
+}
+
+/// Returns whether an object of this kind only changes what the window shows.
+fn is_view(kind: &str) -> bool {
+    ["Action.ShowCard", "Action.ToggleVisibility"].iter().any(|known| known.eq_ignore_ascii_case(kind))
 }
 
 impl ContentDraft {
@@ -96,6 +102,7 @@ impl ContentDraft {
                 }
                 self.push_media(MediaKind::Link, Some(&url), Some(&title), false);
             }
+            ChoiceTarget::Nothing => self.push_line(&[&title], ""),
             ChoiceTarget::Message(payload) => {
                 // A radio button shows its value too if it sends another text.
                 let value = choice.has_any(&["postback"]).then(|| first_label(choice, &["value"], depth));
@@ -116,8 +123,11 @@ impl ContentDraft {
         match target(&action, depth) {
             ChoiceTarget::Address(url) => self.push_media(MediaKind::Link, Some(&url), Some(title), false),
             ChoiceTarget::Message(payload) => {
-                self.push_choice(title, payload.as_deref().or(own_title.as_deref()).unwrap_or(title));
+                if let Some(sent) = payload.as_deref().or(own_title.as_deref()) {
+                    self.push_choice(title, sent);
+                }
             }
+            ChoiceTarget::Nothing => {}
         }
     }
 }
@@ -128,6 +138,8 @@ enum ChoiceTarget<'a> {
     Address(Cow<'a, str>),
     /// It sends a text, by default the title.
     Message(Option<Cow<'a, str>>),
+    /// It sends no text: it changes the view, or would open an address and has none.
+    Nothing,
 }
 
 fn target<'a>(choice: &JsonMembers<'a>, depth: ReadDepth) -> ChoiceTarget<'a> {
@@ -136,10 +148,12 @@ fn target<'a>(choice: &JsonMembers<'a>, depth: ReadDepth) -> ChoiceTarget<'a> {
     }
     let kind = choice.kind().unwrap_or_default();
     let payload = payload(choice);
-    let url = ["url", "link"].iter().find_map(|name| choice.string(name)).map(|url| depth.plain_cow(url));
+    let url =
+        ["url", "link", "uri"].iter().find_map(|name| choice.string(name)).map(|url| depth.plain_cow(url));
     match (url, payload) {
         (Some(url), payload) if payload.is_none() || is_link(&kind) => ChoiceTarget::Address(url),
         (None, Some(payload)) if is_link(&kind) && payload.contains("://") => ChoiceTarget::Address(payload),
+        (None, None) if is_link(&kind) || is_view(&kind) => ChoiceTarget::Nothing,
         (_, Some(number)) if kind == "phone_number" => ChoiceTarget::Address(format!("tel:{number}").into()),
         (_, payload) => ChoiceTarget::Message(payload),
     }
@@ -164,6 +178,10 @@ fn payload<'a>(choice: &JsonMembers<'a>) -> Option<Cow<'a, str>> {
         let postback = JsonMembers::read(choice.get("postback")?.get())?;
         postback.of(&["value", "payload", "title"]).find_map(string_or_number)
     };
+    let input = || {
+        let input = JsonMembers::read(JsonMembers::read(choice.get("value")?.get())?.get("input")?.get())?;
+        input.string("text")
+    };
     let sent = || choice.of(&PAYLOADS).map(sent_text).find(|text| !text.is_empty());
-    choice.string("payload").or_else(postback).or_else(sent)
+    choice.string("payload").or_else(postback).or_else(input).or_else(sent)
 }

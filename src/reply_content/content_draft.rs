@@ -68,6 +68,11 @@ impl ContentDraft {
         self.is_template = true;
     }
 
+    /// Returns whether a template was found in the element.
+    pub(super) const fn is_in_template(&self) -> bool {
+        self.is_template
+    }
+
     /// Returns the element's own words.
     pub(super) fn words(&self) -> &str {
         self.text.get(self.start..self.lines_at.unwrap_or(self.text.len())).unwrap_or_default()

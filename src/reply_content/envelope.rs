@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::read_depth::ReadDepth;
-use crate::domain::lenient_json::{elements, is_true, members, string};
+use crate::domain::lenient_json::{elements, is_true, members, string, string_or_number};
 
 /// A message within a text.
 pub(super) struct TextEnvelope<'t> {
@@ -59,18 +59,47 @@ fn recognise(json: &str) -> Option<EnvelopeSign> {
 /// Judges an object by its names. Members of the platform's own messages are certain signs. Names of other frameworks
 /// are signs beside a fitting value only.
 fn recognise_object(json: &str) -> Option<EnvelopeSign> {
-    let own = ["payload", "template_type", "text", "text_message", "title", "heading"];
-    if members(json, own)?.iter().any(Option::is_some) {
+    recognise_message(json).or_else(|| {
+        let around = ["message", "output", "queryResult", "fulfillmentResponse", "fulfillment_response"];
+        let mut inner = members(json, around)?.into_iter().flatten();
+        let has_message = inner.any(|raw| recognise_message(raw.get()).is_some());
+        has_message.then_some(EnvelopeSign::Probable)
+    })
+}
+
+/// Judges an object that is a message itself.
+fn recognise_message(json: &str) -> Option<EnvelopeSign> {
+    let mut words = members(json, ["text", "text_message", "title", "heading"])?.into_iter().flatten();
+    let has_words = words.any(|raw| string_or_number(raw).is_some());
+    if has_words || members(json, ["payload", "template_type"])?.iter().any(Option::is_some) {
         return Some(EnvelopeSign::Certain);
     }
-    let lists =
-        ["quick_replies", "buttons", "elements", "attachments", "blocks", "fulfillmentMessages", "messages"];
+    let lists = [
+        "quick_replies",
+        "buttons",
+        "elements",
+        "attachments",
+        "blocks",
+        "fulfillmentMessages",
+        "messages",
+        "richContent",
+        "generic",
+    ];
     let has_list = members(json, lists)?.into_iter().flatten().any(|raw| raw.get().starts_with('['));
-    let parts = ["attachment", "file", "interactive", "richContent", "overrideMessagePayload"];
+    let parts = ["text", "attachment", "file", "interactive", "richContent", "overrideMessagePayload"];
     let has_part = members(json, parts)?.into_iter().flatten().any(|raw| raw.get().starts_with('{'));
-    let [kind, message, content, body, fulfilment, is_template] =
-        members(json, ["type", "message", "content", "body", "fulfillmentText", "isTemplate"])?;
-    let has_kind = kind.and_then(string).is_some() || is_true(is_template);
+    let [kind, role, message, content, body, fulfilment, is_template, recipient] = members(
+        json,
+        ["type", "role", "message", "content", "body", "fulfillmentText", "isTemplate", "recipient_id"],
+    )?;
+    let kind = kind.and_then(string);
+    let has_kind = kind.is_some() || role.and_then(string).is_some() || is_true(is_template);
     let has_kind = has_kind && message.or(content).or(body).is_some();
-    (has_list || has_part || has_kind || fulfilment.is_some()).then_some(EnvelopeSign::Probable)
+    // Some name the member with their content by its kind: `{"type": "image", "image": {…}}`.
+    let has_own_part = || {
+        let part = members(json, [kind.as_deref()?]).and_then(|[part]| part)?;
+        Some(part.get().starts_with('{'))
+    };
+    let is_message = has_list || has_part || has_kind || fulfilment.or(recipient).is_some();
+    (is_message || has_own_part() == Some(true)).then_some(EnvelopeSign::Probable)
 }

@@ -37,7 +37,9 @@ impl<'a> JsonMembers<'a> {
 
     /// Returns the kind that the object gives itself. History calls it `cT`.
     pub(super) fn kind(&self) -> Option<Cow<'a, str>> {
-        ["type", "cT", "fileType", "contentType", "content_type"].iter().find_map(|name| self.string(name))
+        ["type", "cT", "fileType", "contentType", "content_type", "mimeType"]
+            .iter()
+            .find_map(|name| self.string(name))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {

@@ -9,7 +9,7 @@ use super::read_depth::ReadDepth;
 use crate::domain::lenient_json::{elements, string, string_or_number};
 
 /// Names of titles, the first one wins.
-pub(super) const TITLES: [&str; 15] = [
+pub(super) const TITLES: [&str; 19] = [
     "title",
     "text",
     "label",
@@ -25,12 +25,24 @@ pub(super) const TITLES: [&str; 15] = [
     "question",
     "header",
     "fileName",
+    "file_title",
+    "faq_question",
+    "inlines",
+    "placeholder",
 ];
 /// Names of what an object has in place of a title.
-const VALUES: [&str; 3] = ["value", "link", "url"];
+const VALUES: [&str; 4] = ["value", "link", "url", "items"];
 /// Names of the words below a title.
-pub(super) const SUBTITLES: [&str; 6] =
-    ["subtitle", "sub_title", "subText", "description", "sectionHeaderDesc", "snippet_content"];
+pub(super) const SUBTITLES: [&str; 8] = [
+    "subtitle",
+    "sub_title",
+    "subText",
+    "description",
+    "sectionHeaderDesc",
+    "snippet_content",
+    "faq_answer",
+    "text",
+];
 
 /// Returns the words of a value on one line, or `None` without words.
 pub(super) fn label(raw: &RawValue, depth: ReadDepth) -> Option<String> {
@@ -46,7 +58,8 @@ pub(super) fn label(raw: &RawValue, depth: ReadDepth) -> Option<String> {
     }
     let object = JsonMembers::read(raw.get())?;
     let title = first_label(&object, &TITLES, depth).or_else(|| first_label(&object, &VALUES, depth));
-    let parts: Vec<String> = title.into_iter().chain(first_label(&object, &SUBTITLES, depth)).collect();
+    let mut parts: Vec<String> = title.into_iter().chain(first_label(&object, &SUBTITLES, depth)).collect();
+    parts.dedup();
     (!parts.is_empty()).then(|| parts.join(" – "))
 }
 

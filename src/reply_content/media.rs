@@ -12,13 +12,15 @@ use crate::domain::MediaKind;
 use crate::domain::lenient_json::{elements, string};
 
 /// Members that hold an address, with the kind that the name tells.
-const ADDRESSES: [(&str, Option<MediaKind>); 16] = [
+const ADDRESSES: [(&str, Option<MediaKind>); 18] = [
     ("audioUrl", Some(MediaKind::Audio)),
     ("audio_url", Some(MediaKind::Audio)),
     ("videoUrl", Some(MediaKind::Video)),
     ("video_url", Some(MediaKind::Video)),
     ("imageUrl", Some(MediaKind::Image)),
     ("image_url", Some(MediaKind::Image)),
+    ("imageUri", Some(MediaKind::Image)),
+    ("rawUrl", Some(MediaKind::Image)),
     ("fileUrl", None),
     ("file_url", None),
     ("contentUrl", None),
@@ -33,8 +35,20 @@ const ADDRESSES: [(&str, Option<MediaKind>); 16] = [
 /// Members that hold a picture, as an address or as an object with one.
 const IMAGES: [&str; 3] = ["image", "images", "thumbnail"];
 /// Names of a file's title, the first one wins.
-const TITLES: [&str; 9] =
-    ["title", "text", "fileName", "name", "altText", "alt", "caption", "page_title", "snippet_title"];
+const TITLES: [&str; 12] = [
+    "title",
+    "text",
+    "fileName",
+    "filename",
+    "name",
+    "altText",
+    "alt",
+    "accessibilityText",
+    "caption",
+    "page_title",
+    "file_title",
+    "snippet_title",
+];
 
 /// Returns the kind that a word of the platform means: a component's type, a file's type, a media type.
 pub(super) fn media_kind(word: &str) -> Option<MediaKind> {
@@ -79,6 +93,18 @@ impl ContentDraft {
         }
     }
 
+    /// Reads an object that is a file of this kind. Returns false if it has no address.
+    pub(super) fn read_file(&mut self, raw: &RawValue, kind: Option<MediaKind>, depth: ReadDepth) -> bool {
+        let Some(file) = JsonMembers::read(raw.get()) else { return false };
+        let (Some(url), Some(kind)) = (["link", "url"].iter().find_map(|name| file.string(name)), kind)
+        else {
+            return false;
+        };
+        let title = first_label(&file, &TITLES, depth);
+        self.push_media(kind, Some(depth.plain(&url).trim()), title.as_deref(), true);
+        true
+    }
+
     fn read_image(&mut self, raw: &RawValue, title: Option<&str>, is_named: bool, depth: ReadDepth) {
         let Some(depth) = depth.down() else { return };
         if let Some(url) = string(raw) {
@@ -91,9 +117,10 @@ impl ContentDraft {
                 self.read_image(raw, title, is_named, depth);
             }
         } else if let Some(image) = JsonMembers::read(raw.get()) {
-            let names = ["image_src", "image_url", "imageUrl", "url", "src"];
+            let own_title = first_label(&image, &TITLES, depth);
+            let names = ["image_src", "image_url", "imageUrl", "url", "src", "link"];
             for raw in image.of(&names).take(1) {
-                self.read_image(raw, title, is_named, depth);
+                self.read_image(raw, own_title.as_deref().or(title), is_named, depth);
             }
         }
     }

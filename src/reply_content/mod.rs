@@ -20,6 +20,7 @@ mod tables;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod unknown_templates;
 
 use std::borrow::Cow;
 

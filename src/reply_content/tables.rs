@@ -11,7 +11,7 @@ use crate::domain::lenient_json::elements;
 /// Members that name the columns.
 const COLUMNS: [&str; 4] = ["columns", "X_axis", "x_axis", "headers"];
 /// Members of an element that hold the cells of its row, in the order of preference.
-const CELLS: [&str; 3] = ["displayValues", "Values", "rowData"];
+const CELLS: [&str; 4] = ["displayValues", "Values", "rowData", "cells"];
 /// A member that holds cells, or items.
 const CELLS_OR_ITEMS: [&str; 1] = ["values"];
 

@@ -18,7 +18,7 @@ use crate::domain::MediaKind;
 use crate::domain::lenient_json::{elements, string, string_or_number};
 
 /// Names of an object's own words, the first one with words wins. Behind the first five stand those of other frameworks.
-const WORDS: [&str; 10] = [
+pub(super) const WORDS: [&str; 10] = [
     "text",
     "text_message",
     "title",
@@ -45,7 +45,7 @@ const DETAILS: [&str; 8] = [
     "snippet_content",
 ];
 /// Members that only lead to others.
-const WRAPPERS: [&str; 23] = [
+pub(super) const WRAPPERS: [&str; 36] = [
     "component",
     "overrideMessagePayload",
     "attachment",
@@ -69,9 +69,24 @@ const WRAPPERS: [&str; 23] = [
     "suggestedActions",
     "quickReplies",
     "answer",
+    "card",
+    "output",
+    "queryResult",
+    "fulfillmentResponse",
+    "fulfillment_response",
+    "custom",
+    "document",
+    "audio",
+    "video",
+    "location",
+    "parameters",
+    "faq",
+    "page",
 ];
+/// Those of them that may be a file.
+const FILES: [&str; 3] = ["document", "audio", "video"];
 /// Members that hold a list of items.
-const ITEMS: [&str; 22] = [
+pub(super) const ITEMS: [&str; 27] = [
     "headerOptions",
     "elements",
     "cards",
@@ -93,12 +108,20 @@ const ITEMS: [&str; 22] = [
     "blocks",
     "messages",
     "fulfillmentMessages",
+    "generic",
+    "facts",
+    "topSection",
+    "middleSection",
+    "bottomSection",
     "collection",
 ];
 /// Templates whose items are choices.
-const SELECTIONS: [&str; 3] = ["dropdown_template", "multi_select", "advanced_multi_select"];
+const SELECTIONS: [&str; 4] =
+    ["dropdown_template", "multi_select", "advanced_multi_select", "radioOptionTemplate"];
+/// The template of two thumbs, and what they send.
+const THUMBS: (&str, [(&str, &str); 2]) = ("like_dislike", [("Like", "like"), ("Dislike", "dislike")]);
 /// Members that make a table.
-const TABLE: [&str; 5] = ["columns", "rows", "X_axis", "x_axis", "headers"];
+pub(super) const TABLE: [&str; 5] = ["columns", "rows", "X_axis", "x_axis", "headers"];
 
 impl ContentDraft {
     /// Reads any value. `kind` is what the objects around it call themselves.
@@ -163,6 +186,12 @@ impl ContentDraft {
         }
         let own = self.mark();
         self.read_lists(object, template.as_deref().unwrap_or_default(), depth);
+        if template.as_deref() == Some(THUMBS.0) && self.mark() == own {
+            for (title, payload) in THUMBS.1 {
+                self.push_line(&[title], "");
+                self.push_choice(title, payload);
+            }
+        }
         self.read_media(object, kind, true, depth);
         if let Some(action) = object.get("default_action") {
             self.read_action(action, None, depth);
@@ -172,8 +201,9 @@ impl ContentDraft {
         {
             self.push_text(&depth.plain(&plain));
         }
-        if template.is_some() && self.mark() == own {
-            self.read_unknown(object, depth);
+        if let Some(template) = &template {
+            let is_silent = self.mark() == before;
+            self.read_unknown(object, template, self.mark() == own, is_silent, depth);
         }
     }
 
@@ -185,10 +215,9 @@ impl ContentDraft {
             let Some(raw) = object.get(name) else { continue };
             if let Some(text) = string_or_number(raw) {
                 self.read_text(&text, depth);
-            } else if !WRAPPERS.contains(name)
-                && let Some(words) = label(raw, depth)
-            {
-                self.push_text(&words);
+            } else if !WRAPPERS.contains(name) {
+                let inner = || first_label(&JsonMembers::read(raw.get())?, &WORDS, depth);
+                self.push_text(&label(raw, depth).or_else(inner).unwrap_or_default());
             }
             if self.mark() != before {
                 break;
@@ -204,9 +233,19 @@ impl ContentDraft {
     }
 
     fn read_lists(&mut self, object: &JsonMembers<'_>, template: &str, depth: ReadDepth) {
-        for raw in object.of(&WRAPPERS) {
+        for (name, raw) in WRAPPERS.iter().filter_map(|name| Some((*name, object.get(name)?))) {
+            if FILES.contains(&name) && self.read_file(raw, media_kind(name), depth) {
+                continue;
+            }
             if raw.get().starts_with('{') {
                 self.read_value(raw, None, depth);
+            } else if name == "quickReplies" {
+                self.read_choice(raw, depth);
+            } else if name == "richContent" {
+                // One list for each card.
+                for raw in elements(raw).unwrap_or_default() {
+                    self.read_items(raw, false, depth);
+                }
             } else {
                 self.read_items(raw, false, depth);
             }
@@ -217,7 +256,9 @@ impl ContentDraft {
         let selects = SELECTIONS.contains(&template);
         for name in ITEMS {
             if let Some(raw) = object.get(name) {
-                self.read_items(raw, selects || name == "collection", depth);
+                let selects = selects || name == "collection";
+                self.read_items(raw, selects, depth);
+                self.read_words_of_list(raw, selects, depth);
             }
         }
         for raw in object.of(&CHOICES) {
@@ -228,34 +269,21 @@ impl ContentDraft {
         }
     }
 
-    /// Reads the lists and objects of a template that has none of the known names. Those were read already.
-    fn read_unknown(&mut self, object: &JsonMembers<'_>, depth: ReadDepth) {
-        let is_style = |name: &str| name.ends_with("tyles") || name.ends_with("ayout");
-        let is_known = |name: &str| {
-            ["payload", "attachments", "default_action"].contains(&name)
-                || WORDS.contains(&name)
-                || WRAPPERS.contains(&name)
-                || ITEMS.contains(&name)
-                || CHOICES.contains(&name)
-                || TABLE.contains(&name)
-        };
-        let is_silent = self.words().trim().is_empty();
-        for (_, raw) in object.iter().filter(|(name, _)| !is_style(name) && !is_known(name)) {
-            if raw.get().starts_with('{') {
-                self.read_value(raw, None, depth);
-            } else if let Some(text) = string(raw) {
-                // A template without words may show the page of an address.
-                if is_silent && ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme)) {
-                    self.push_media(MediaKind::Link, Some(depth.plain(&text).trim()), None, true);
+    /// Reads the items of a list that are plain words.
+    fn read_words_of_list(&mut self, raw: &RawValue, selects: bool, depth: ReadDepth) {
+        for raw in elements(raw).unwrap_or_default() {
+            let Some(sent) = string_or_number(raw) else { continue };
+            if let Some(words) = label(raw, depth) {
+                self.push_line(&[&words], "");
+                if selects {
+                    self.push_choice(&words, &sent);
                 }
-            } else {
-                self.read_items(raw, false, depth);
             }
         }
     }
 
     /// Reads a list of items. A list without objects and rows is none.
-    fn read_items(&mut self, raw: &RawValue, selects: bool, depth: ReadDepth) {
+    pub(super) fn read_items(&mut self, raw: &RawValue, selects: bool, depth: ReadDepth) {
         if raw.get().starts_with('{') {
             self.read_item(raw, selects, depth);
         }
@@ -276,6 +304,7 @@ impl ContentDraft {
             self.read_row(None, raw, depth);
             return;
         };
+        let before = self.mark();
         let kind = item.kind().unwrap_or_default();
         let has_title = item.has_any(&["title", "text", "label"]);
         if !selects && has_title && is_choice(&kind) {
@@ -310,6 +339,9 @@ impl ContentDraft {
         }
         if !is_row {
             self.read_lists(&item, "", depth);
+        }
+        if self.is_in_template() && self.mark() == before {
+            self.read_values(&item, depth);
         }
     }
 

@@ -68,6 +68,20 @@ fn parsed<T: DeserializeOwned>(
         .map_err(|error| Box::new(refusal(StatusCode::BAD_REQUEST, &format!("send {example}: {error}"))))
 }
 
+/// Refuses the id of an unknown bot. Steps for it would never be seen.
+fn known_bot(platform: &PlatformState, bot: Option<&str>) -> Result<(), Box<HttpResponse>> {
+    match bot {
+        Some(id) if !platform.options.has_bot(id) => {
+            let known = platform.options.bots.join(", ");
+            Err(Box::new(refusal(
+                StatusCode::BAD_REQUEST,
+                &format!("no bot has the id {id}; known: {known}"),
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PushRequest {
@@ -95,6 +109,9 @@ async fn push(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
         }
         _ => return refusal(StatusCode::BAD_REQUEST, &format!("send {example}")),
     };
+    if let Err(refusal) = known_bot(&platform, push.bot.as_deref()) {
+        return *refusal;
+    }
     let platform = platform.into_inner();
     let user = platform.user(&BotUser { bot: push.bot, user: push.user });
     let sockets = locked(&user.state).sockets.len();
@@ -133,6 +150,9 @@ async fn next(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) 
         Ok(next) => next,
         Err(refusal) => return *refusal,
     };
+    if let Err(refusal) = known_bot(&platform, next.bot.as_deref()) {
+        return *refusal;
+    }
     let (user, random) = (next.user.as_deref().unwrap_or_default(), platform.ids.random());
     let values = Placeholders { user, random, ..Placeholders::default() };
     let steps = next.reply.steps(&values);

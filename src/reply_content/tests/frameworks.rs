@@ -15,6 +15,12 @@ fn opened(message: &Value) -> ReplyContent {
     read
 }
 
+fn assert_opened(message: &Value, text: &str, choices: &[(&str, &str)]) {
+    let read = opened(message);
+    assert_eq!(read.text, text, "{message}");
+    assert_eq!(pairs(&read), choices, "{message}");
+}
+
 #[test]
 fn messages_of_frameworks_are_opened() {
     let cases = [
@@ -89,11 +95,51 @@ fn messages_of_frameworks_are_opened() {
             &[],
         ),
         (json!({"messages": [{"contentType": "PlainText", "content": "Hi"}]}), "Hi", &[]),
+        (
+            json!({"message": {"text": "Hi", "quick_replies": [{"content_type": "text", "title": "A", "payload": "a"}]}}),
+            "Hi\nA",
+            &[("A", "a")],
+        ),
+        (
+            json!({"richContent": [[{"type": "info", "title": "Fig", "subtitle": "Fresh"},
+                {"type": "chips", "options": [{"text": "Site", "link": "https://c.example"}, {"text": "Buy"}]}],
+                [{"type": "accordion", "title": "More", "text": "Details"}]]}),
+            "Fig – Fresh\nSite: https://c.example\nBuy\nMore – Details",
+            &[("Buy", "Buy")],
+        ),
     ];
     for (message, text, choices) in cases {
-        let read = opened(&message);
-        assert_eq!(read.text, text, "{message}");
-        assert_eq!(pairs(&read), choices, "{message}");
+        assert_opened(&message, text, choices);
+    }
+}
+
+#[test]
+fn messages_within_an_answer_are_opened() {
+    let cases = [
+        (json!({"fulfillmentResponse": {"messages": [{"text": {"text": ["Hi"]}}]}}), "Hi", &[][..]),
+        (
+            json!({"fulfillmentMessages": [{"quickReplies": {"title": "Pick", "quickReplies": ["A", "B"]}},
+                {"card": {"title": "Fig", "buttons": [{"text": "Buy", "postback": "buy"}]}}]}),
+            "Pick\nA\nB\nFig\nBuy",
+            &[("A", "A"), ("B", "B"), ("Buy", "buy")],
+        ),
+        (
+            json!({"output": {"generic": [{"response_type": "text", "text": "Hi"}, {"response_type": "option",
+                "title": "Pick", "options": [{"label": "A", "value": {"input": {"text": "say a"}}}]}]}}),
+            "Hi\nPick\nA",
+            &[("A", "say a")],
+        ),
+        (
+            json!([{"recipient_id": "u", "text": "Hi", "buttons": [{"title": "A", "payload": "/a"}]},
+                {"recipient_id": "u", "custom": {"text": "there"}}]),
+            "Hi\nA\nthere",
+            &[("A", "/a")],
+        ),
+        (json!({"type": "text", "text": {"body": "Hi", "preview_url": false}}), "Hi", &[]),
+        (json!({"role": "assistant", "content": "Hi"}), "Hi", &[]),
+    ];
+    for (message, text, choices) in cases {
+        assert_opened(&message, text, choices);
     }
 }
 
@@ -119,10 +165,57 @@ fn files_of_frameworks_are_media() {
 }
 
 #[test]
+fn adaptive_card_tells_all_its_parts() {
+    let block = |text: &str| json!({"type": "TextBlock", "text": text});
+    let read = opened(&json!({"type": "AdaptiveCard", "body": [block("Order"),
+        {"type": "FactSet", "facts": [{"title": "Number", "value": "4711"}, {"title": "State", "value": "sent"}]},
+        {"type": "Container", "items": [block("Within")]},
+        {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": "By"}, "post"]},
+        {"type": "Table", "columns": [{"width": 1}, {"width": 1}], "rows": [{"type": "TableRow", "cells": [
+            {"type": "TableCell", "items": [block("Fig")]}, {"type": "TableCell", "items": [block("2")]}]}]},
+        {"type": "Input.Text", "id": "n", "placeholder": "Your name"},
+        {"type": "Input.ChoiceSet", "id": "c", "label": "Colour", "choices": [{"title": "Red", "value": "r"}]},
+        {"type": "Image", "url": "https://i.example/a.png", "altText": "Parcel"},
+        {"type": "Media", "sources": [{"mimeType": "video/mp4", "url": "https://v.example/a.mp4"}]}],
+        "actions": [{"type": "Action.OpenUrl", "title": "Open", "url": "https://o.example"},
+            {"type": "Action.Submit", "title": "Go", "data": "go"},
+            {"type": "Action.ShowCard", "title": "More", "card": {"type": "AdaptiveCard", "body": [block("Hidden")]}}]}));
+    assert_eq!(
+        read.text,
+        "Order\nNumber – 4711\nState – sent\nWithin\nBy post\nFig | 2\nYour name\nColour\nRed\n\
+         Open: https://o.example\nGo\nMore\nParcel"
+    );
+    assert_eq!(pairs(&read), [("Red", "r"), ("Go", "go")]);
+    assert_eq!(
+        media(&read),
+        [
+            ("image", "https://i.example/a.png", "Parcel"),
+            ("video", "https://v.example/a.mp4", "-"),
+            ("link", "https://o.example", "Open"),
+        ]
+    );
+}
+
+#[test]
+fn media_named_by_their_kind_are_read() {
+    let read =
+        opened(&json!({"type": "image", "image": {"link": "https://i.example/a.png", "caption": "Fig"}}));
+    assert_eq!((&*read.text, media(&read)), ("Fig", vec![("image", "https://i.example/a.png", "Fig")]));
+    let read = opened(
+        &json!({"type": "document", "document": {"link": "https://i.example/a.pdf", "filename": "a.pdf"}}),
+    );
+    assert_eq!(media(&read), [("file", "https://i.example/a.pdf", "a.pdf")]);
+}
+
+#[test]
 fn text_that_resembles_a_message_stays() {
     for text in [
         r#"{"orderId":5}"#,
         r#"{"message":"Created","status":200}"#,
+        r#"{"message":{"id":5}}"#,
+        r#"{"output":{"value":"x"}}"#,
+        r#"{"text":{"id":5}}"#,
+        r#"{"type":"order","order":{"id":5}}"#,
         r#"{"buttons":[{}]}"#,
         r#"{"blocks":[]}"#,
         "{not json}",

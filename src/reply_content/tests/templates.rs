@@ -83,6 +83,48 @@ fn buttons_send_or_open() {
 }
 
 #[test]
+fn action_that_sends_nothing_is_no_choice() {
+    let read = assert_read(
+        &json!({"template_type": "carousel", "elements": [
+            {"title": "Figs", "subtitle": "Fresh", "default_action": {"type": "web_url", "url": ""},
+             "buttons": [{"type": "postback", "title": "Buy", "payload": "buy", "value": "buy"}]},
+            {"title": "Plums", "default_action": {"type": "postback"}},
+            {"title": "Pears", "default_action": {}}]}),
+        "Figs – Fresh\nBuy\nPlums\nPears",
+        &[("Buy", "buy")],
+    );
+    assert_eq!(media(&read), []);
+    let read = assert_read(
+        &json!({"template_type": "button", "text": "Fill in the form", "buttons": [
+            {"type": "url", "title": "Open"}, {"type": "web_url", "title": "Help", "url": ""}],
+            "formData": {"formLink": "https://f.example/1"}}),
+        "Fill in the form\nOpen\nHelp\nhttps://f.example/1",
+        &[],
+    );
+    assert_eq!(media(&read), [("link", "https://f.example/1", "-")]);
+}
+
+#[test]
+fn plain_words_are_items() {
+    assert_read(
+        &json!({"template_type": "list", "text": "Tips", "elements": ["Rest &amp; sleep", 2]}),
+        "Tips\nRest & sleep\n2",
+        &[],
+    );
+    assert_read(
+        &json!({"template_type": "multi_select", "heading": "Pick", "elements": ["a", "b"], "buttons": ["Done"]}),
+        "Pick\na\nb\nDone",
+        &[("a", "a"), ("b", "b"), ("Done", "Done")],
+    );
+    assert_read(
+        &json!({"template_type": "radioOptionTemplate", "heading": "Pick", "elements": [
+            {"title": "One", "value": "1"}]}),
+        "Pick\nOne",
+        &[("One", "1")],
+    );
+}
+
+#[test]
 fn choices_of_odd_shapes_are_read() {
     assert_read(
         &json!({"template_type": "button", "text": "Pick", "buttons": [
@@ -111,6 +153,11 @@ fn ratings_are_choices() {
         ),
         "Happy?\n0\n1",
         &[("0", "0"), ("1", "1")],
+    );
+    assert_read(
+        &json!({"template_type": "like_dislike"}),
+        "Like\nDislike",
+        &[("Like", "like"), ("Dislike", "dislike")],
     );
     assert_read(&feedback("starArrays", json!([{"starId": 5, "value": 5}])), "Happy?\n5", &[("5", "5")]);
     assert_read(
@@ -356,7 +403,6 @@ fn short_templates_have_their_text() {
         assert_read(&json!({"template_type": kind, "text": "One moment"}), "One moment", &[]);
     }
     assert_read(&json!({"template_type": "welcome_template", "welcome_message": "Hi!"}), "Hi!", &[]);
-    assert_read(&json!({"template_type": "like_dislike"}), "", &[]);
     assert_read(
         &json!({"template_type": "custom", "custom_type": "agent_typing", "data": {"on": true}}),
         "",
@@ -373,6 +419,40 @@ fn unknown_template_tells_its_lists() {
         "Yours\nSavings – Joint\nTotal\nPay",
         &[("Pay", "pay")],
     );
+}
+
+#[test]
+fn unknown_template_tells_values_of_unknown_names() {
+    assert_read(
+        &json!({"template_type": "contactCardTemplate", "title": "Contacts", "cards": [
+            {"userIcon": "https://i.example/u.png", "userName": "Ada", "userContactNumber": "+49 1", "cardType": "x"}]}),
+        "Contacts\n+49 1 – Ada",
+        &[],
+    );
+    assert_read(
+        &json!({"template_type": "orders", "orders": [
+            {"id": "o-1", "order": 4711, "status": "sent", "color": "#fff", "isOpen": true}]}),
+        "4711 – sent",
+        &[],
+    );
+    assert_read(
+        &json!({"template_type": "order", "order": {"number": "4711", "status": "sent"}}),
+        "4711 – sent",
+        &[],
+    );
+    assert_read(
+        &json!({"template_type": "hint", "hint": "Look &amp; see", "view": "box"}),
+        "Look & see",
+        &[],
+    );
+    assert_read(
+        &json!({"template_type": "bankingFeedbackTemplate", "heading": "Happy?",
+            "experienceContent": [{"id": "1", "value": "Very"}], "feedbackListHeading": "Why?",
+            "feedbackList": [{"id": "1", "value": "Speed"}], "buttons": [{"label": "Confirm"}]}),
+        "Happy?\nConfirm\nVery\nSpeed",
+        &[("Confirm", "Confirm")],
+    );
+    assert_read(&json!({"template_type": "dateTemplate", "format": "DD", "startDate": "1"}), "", &[]);
 }
 
 #[test]

@@ -42,6 +42,8 @@ fn wrong_control_request_says_what_to_send() {
             ("faults", r#"{"endpoint": "moon", "fault": "hang"}"#, "unknown variant `moon`"),
             ("push", r#"{"user": "ann"}"#, "\"text\""),
             ("push", r#"{"user": "ann", "text": "a", "reply": "b"}"#, "\"text\""),
+            ("push", r#"{"user": "ann", "bot": "st-other", "text": "a"}"#, BOT_ID),
+            ("next", r#"{"user": "ann", "bot": "st-other", "reply": "a"}"#, BOT_ID),
         ] {
             let request = caller.http.post(format!("{}/sandbox/{path}", sandbox.url()));
             let mut answer = request.send_body(body).await.unwrap();
