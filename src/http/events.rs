@@ -98,7 +98,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         conversation: &conversation,
         filter,
         limit,
-        work: &context.long_work,
+        work: &context.long_reads,
         memory: &context.memory,
         holder: caller.holder(),
     };

@@ -18,13 +18,15 @@ pub(super) const PIECE_BYTES: usize = 64 << 10;
 
 /// Work of this duration needs no rest.
 const BURST: Duration = Duration::from_millis(4);
+/// The most that one piece counts. A read that waits for a late store is not work.
+const PIECE_MOST: Duration = BURST;
 /// Each duration of work needs a time this many times as long, before as much can be done again.
 const TIME_PER_WORK: u32 = 4;
 
 /// The queues of callers. Callers beyond them share queues.
 const QUEUES: usize = 64;
 
-/// The turns of long work in all requests of a replica.
+/// The turns of one kind of long work in all requests of a replica.
 #[derive(Debug)]
 pub(super) struct LongWork {
     /// The first request of each queue waits for `debt`, the others behind it.
@@ -57,7 +59,7 @@ impl WorkDebt {
 
     /// Counts work between these times.
     fn add(&mut self, begun: Instant, ended: Instant) {
-        self.owed += ended.saturating_duration_since(begun);
+        self.owed += ended.saturating_duration_since(begun).min(PIECE_MOST);
     }
 }
 
@@ -153,6 +155,15 @@ mod tests {
         // A rest of the same length as the debt makes up for all of it.
         assert_eq!(debt.rest(now + BURST * 2 * TIME_PER_WORK), Duration::ZERO);
         assert_eq!(debt.owed, Duration::ZERO);
+    }
+
+    #[test]
+    fn late_store_causes_no_long_rest() {
+        let start = Instant::now();
+        let mut debt = WorkDebt { owed: Duration::ZERO, at: start };
+        let answered = start + Duration::from_secs(2);
+        debt.add(start, answered);
+        assert_eq!(debt.rest(answered), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -167,7 +167,9 @@ pub struct ApiContext {
     open_streams: Arc<AtomicUsize>,
     /// Memory of requests, answers and event streams, in bytes. Callers share it.
     memory: Arc<FairShare>,
-    /// The turns of long work.
+    /// The turns of the reads of long pages. They are apart, so that no body waits for the store.
+    long_reads: LongWork,
+    /// The turns of long bodies, and of long pages that are written.
     long_work: LongWork,
     /// Places of requests, which callers share.
     request_share: Arc<FairShare>,
@@ -202,6 +204,7 @@ impl ApiContext {
             open_requests: Arc::default(),
             open_streams: Arc::default(),
             memory: FairShare::new(config.server.memory_limit, CALLER_PLACES),
+            long_reads: LongWork::default(),
             long_work: LongWork::default(),
             request_share: FairShare::new(config.server.max_requests, CALLER_PLACES),
             stream_share: FairShare::new(config.server.max_streams, CALLER_PLACES),

@@ -3,7 +3,7 @@
 //! A page ends where its events end, not where its entries do. So it reads on behind entries that it leaves out, and its
 //! cursor lies behind them. The journal's own bound, 1000 entries, bounds the reads.
 //!
-//! A read of the store is a small piece. The reads of a page behind the first take turns with the long work of others. The
+//! A read of the store is a small piece. The reads of a page behind the first take turns with those of others. The
 //! page holds its memory until it is written.
 
 use std::sync::Arc;
