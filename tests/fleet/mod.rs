@@ -20,17 +20,19 @@ mod user;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
-use std::thread::available_parallelism;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 
 use rtm_bridge::domain::BotName;
+
+use crate::support::{chosen_seeds, number_in, on_all_processors};
 
 use fault_plan::{Fault, FaultPlan};
 use world::{FleetRun, FleetWorld};
 
+/// The variable that chooses seeds.
+const CHOICE: &str = "FLEET_SEED";
 const SEEDS: u64 = 2000;
-/// Events of a failing run that are printed.
+/// Events of a failing run that are printed. All are printed of a chosen seed.
 const TAIL: usize = 120;
 const USERS: usize = 8;
 /// The lifetime of a lease, in milliseconds.
@@ -81,7 +83,7 @@ impl RunSummary {
 fn every_message_ends_once_despite_faults() {
     let sum = runs(number_in("FLEET_SEEDS").unwrap_or(SEEDS), |_, _| (), |_, _| ());
     println!("{sum:?}");
-    assert!(sum.gaps > 0 || chosen_seed().is_some(), "no replica was stopped at a critical moment");
+    assert!(sum.gaps > 0 || chosen_seeds(CHOICE).is_some(), "no replica was stopped at a critical moment");
 }
 
 #[test]
@@ -135,7 +137,7 @@ fn fleet_continues_with_an_emptied_store() {
     };
     let sum = runs(300, emptied, |_, _| ());
     println!("{sum:?}");
-    assert!(sum.ends.contains_key("lost") || chosen_seed().is_some(), "no message was lost");
+    assert!(sum.ends.contains_key("lost") || chosen_seeds(CHOICE).is_some(), "no message was lost");
 }
 
 #[test]
@@ -156,33 +158,38 @@ fn fleet_without_hints_still_answers() {
 /// Runs many seeds on all processors; `check` checks each run.
 fn runs(
     seeds: u64,
-    change: impl Fn(u64, &mut FaultPlan) + Copy + Send + UnwindSafe + RefUnwindSafe,
-    check: impl Fn(u64, &FleetRun) + Copy + Send,
+    change: impl Fn(u64, &mut FaultPlan) + Copy + Sync + UnwindSafe + RefUnwindSafe,
+    check: impl Fn(u64, &FleetRun) + Copy + Sync,
 ) -> RunSummary {
-    let seeds = chosen_seed().map_or(0..seeds, |seed| seed..seed + 1);
-    let threads = available_parallelism().map_or(1, NonZero::get);
-    let some = move |from: usize| {
+    let seeds = chosen_seeds(CHOICE).unwrap_or_else(|| (0..seeds).collect());
+    let shares = on_all_processors(&seeds, |share| {
         let mut sum = RunSummary::default();
-        for seed in seeds.skip(from).step_by(threads) {
-            let run = run(seed, change);
+        let mut failures = Vec::new();
+        for seed in share {
+            let run = FleetWorld::new(seed, |plan| change(seed, plan), false).run();
+            if let Some(failure) = run.failure {
+                failures.push((seed, failure));
+                continue;
+            }
             check(seed, &run);
             sum.add(run);
         }
-        sum
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|from| {
-                scope.spawn({
-                    let some = some.clone();
-                    move || some(from)
-                })
-            })
-            .collect();
-        let sums =
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        sums.fold(RunSummary::default(), RunSummary::join)
-    })
+        (sum, failures)
+    });
+    let mut sum = RunSummary::default();
+    let mut failures = Vec::new();
+    for (share, failed) in shares {
+        sum = sum.join(share);
+        failures.extend(failed);
+    }
+    failures.sort_unstable();
+    for (seed, failure) in &failures {
+        println!("seed {seed}: {failure}");
+    }
+    if let Some((seed, _)) = failures.first() {
+        explain(*seed, change);
+    }
+    sum
 }
 
 fn run(seed: u64, change: impl Fn(u64, &mut FaultPlan) + Copy + UnwindSafe + RefUnwindSafe) -> FleetRun {
@@ -197,20 +204,12 @@ fn explain(seed: u64, change: impl Fn(u64, &mut FaultPlan)) -> ! {
     let again =
         catch_unwind(AssertUnwindSafe(|| FleetWorld::new(seed, |plan| change(seed, plan), true).run()));
     let Ok(FleetRun { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
-    let tail = trace.len().saturating_sub(TAIL).max(1);
+    let events = if chosen_seeds(CHOICE).is_some() { usize::MAX } else { TAIL };
+    let tail = trace.len().saturating_sub(events).max(1);
     let trace = [&trace[..1], &trace[tail..]].concat().join("\n");
     panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "the second run succeeds".into()))
 }
 
 fn bot_name() -> BotName {
     BotName::new("support").unwrap()
-}
-
-fn chosen_seed() -> Option<u64> {
-    number_in("FLEET_SEED")
-}
-
-#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
-fn number_in(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }

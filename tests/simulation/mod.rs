@@ -37,23 +37,48 @@ mod world;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::support::{chosen_seeds, number_in, on_all_processors};
+
 use world::{SimulationRun, World};
 
+/// The variable that chooses seeds.
+const CHOICE: &str = "RTM_SIM_SEED";
 const SEEDS: u64 = 10_000;
-/// The steps of a failing run that are printed.
+/// The steps of a failing run that are printed. All are printed of a chosen seed.
 const TAIL: usize = 60;
 
 #[test]
 fn random_runs_keep_all_promises() {
-    let seeds = chosen_seed().map_or(0..number_in("RTM_SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let count = number_in("RTM_SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = chosen_seeds(CHOICE).unwrap_or_else(|| (0..count).collect());
+    let shares = on_all_processors(&seeds, |share| {
+        let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut failures = Vec::new();
+        for seed in share {
+            let run = World::new(seed, false).run();
+            failures.extend(run.failure.map(|failure| (seed, failure)));
+            for outcome in run.outcomes {
+                *ends.entry(outcome).or_default() += 1;
+            }
+        }
+        (ends, failures)
+    });
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in seeds {
-        let run = run(seed);
-        for outcome in run.outcomes {
-            *ends.entry(outcome).or_default() += 1;
+    let mut failures = Vec::new();
+    for (share, failed) in shares {
+        failures.extend(failed);
+        for (outcome, count) in share {
+            *ends.entry(outcome).or_default() += count;
         }
     }
+    failures.sort_unstable();
+    for (seed, failure) in &failures {
+        println!("seed {seed}: {failure}");
+    }
     println!("{ends:?}");
+    if let Some((seed, _)) = failures.first() {
+        explain(*seed);
+    }
 }
 
 #[test]
@@ -74,16 +99,8 @@ fn run(seed: u64) -> SimulationRun {
 fn explain(seed: u64) -> ! {
     let again = catch_unwind(AssertUnwindSafe(|| World::new(seed, true).run()));
     let Ok(SimulationRun { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
-    let tail = trace.len().saturating_sub(TAIL).max(1);
+    let steps = if chosen_seeds(CHOICE).is_some() { usize::MAX } else { TAIL };
+    let tail = trace.len().saturating_sub(steps).max(1);
     let trace = [&trace[..1], &trace[tail..]].concat().join("\n");
     panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "does not fail when it is repeated".into()))
-}
-
-fn chosen_seed() -> Option<u64> {
-    number_in("RTM_SIM_SEED")
-}
-
-#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]
-fn number_in(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }

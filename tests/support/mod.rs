@@ -11,6 +11,7 @@ mod program;
 mod proxy;
 mod receiver;
 mod redis;
+mod seeds;
 mod served_replica;
 mod stream;
 mod tests;
@@ -33,6 +34,7 @@ pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, find_text, free_port, keys, nothing_left,
     shift,
 };
+pub(crate) use seeds::{chosen_seeds, number_in, on_all_processors};
 pub(crate) use served_replica::{MountedFiles, ServedReplica};
 pub(crate) use tls::{TlsCaller, pem};
 
