@@ -144,6 +144,10 @@ impl CommandRunner {
                 Err(_) => return Err(self.failed(sent, refusal)),
             };
             let begun = Instant::now();
+            // A process that stood still may have a connection again, but its deadline is over.
+            if begun >= deadline {
+                return Err(self.failed(sent, refusal));
+            }
             let Ok(answer) = timeout_at(deadline, self.attempt(&mut route, request, deadline)).await else {
                 self.drop_silent(&connection, route, begun);
                 return Err(StoreError::Unknown(self.timeout));
