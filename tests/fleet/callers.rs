@@ -7,7 +7,7 @@ use rtm_bridge::store::{
     AcceptError, AcceptRequest, AcceptResult, Fence, IdempotencyKey, IdempotencyRequest,
 };
 
-use super::network::{CallPurpose, StoreReply};
+use super::network::{CallPurpose, StoreReply, TIMEOUT};
 use super::store::{StoreAnswer, StoreRequest};
 use super::world::{CheckResult, FleetWorld, WorldEvent};
 use super::{START, fault_plan::SLOTS};
@@ -28,6 +28,8 @@ pub(super) struct CallerPost {
     pub(super) state: PostState,
     pub(super) id: Option<MessageId>,
     asked_of: Option<usize>,
+    /// The time of the last accept, without its repeats.
+    asked_at: u64,
     /// The number of the conversation that waits to send it at its accept.
     send_at_accept: Option<u64>,
 }
@@ -58,6 +60,7 @@ impl CallerPost {
             state: PostState::Posting,
             id: None,
             asked_of: None,
+            asked_at: 0,
             send_at_accept: None,
         }
     }
@@ -86,8 +89,10 @@ impl FleetWorld {
         };
         let Some(by) = self.slots[slot].incarnation() else { return Ok(()) };
         let random = u128::from(self.rng.u64(..)) << 16;
+        let now = self.now;
         let post = &mut self.posts[index];
         post.asked_of = Some(slot);
+        post.asked_at = now;
         let mut new = plain();
         new.conversation = self.users[post.user].name.clone();
         new.resend = post.resend;
@@ -176,7 +181,7 @@ impl FleetWorld {
             AcceptResult::Replayed(_) => self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)?,
         }
         match ended {
-            Some(message) => self.answer_callers(vec![index], Some(&message))?,
+            Some(message) => self.answer_callers(vec![index], id, Some(&message))?,
             None if self.posts[index].waits => self.wait_at(slot, index, id),
             None => self.posts[index].state = PostState::Done,
         }
@@ -185,8 +190,9 @@ impl FleetWorld {
 
     /// Handles a timeout or refusal of the store.
     fn refused(&mut self, slot: usize, index: usize, ask: StoreRequest) -> CheckResult {
-        if self.rng.u8(0..4) == 0 {
-            // The replica retries with the same id.
+        let in_time = self.now < self.posts[index].asked_at + TIMEOUT;
+        if in_time && self.rng.u8(0..4) == 0 {
+            // The replica retries with the same id, within the timeout of the operation.
             self.ask(slot, CallPurpose::Post(index), ask);
             return Ok(());
         }
@@ -231,22 +237,24 @@ impl FleetWorld {
         if let Some(replica) = &mut self.slots[slot].replica {
             replica.waiters.entry(id).or_default().push(index);
         }
-        self.ask(slot, CallPurpose::Poll(index), StoreRequest::ReadMessage(conversation, id, watcher));
+        self.ask(slot, CallPurpose::Poll(index, id), StoreRequest::ReadMessage(conversation, id, watcher));
     }
 
-    pub(super) fn on_poll(&mut self, index: usize, reply: StoreReply) -> CheckResult {
-        if self.posts[index].state != PostState::Waiting {
+    pub(super) fn on_poll(&mut self, index: usize, id: MessageId, reply: StoreReply) -> CheckResult {
+        let post = &self.posts[index];
+        // Another attempt of the post may have been accepted since.
+        if post.state != PostState::Waiting || post.id != Some(id) {
             return Ok(());
         }
         match reply {
             Ok(StoreAnswer::Message(Some(message))) if message.progress.has_ended() => {
-                self.answer_callers(vec![index], Some(&message))
+                self.answer_callers(vec![index], id, Some(&message))
             }
             Ok(StoreAnswer::Message(Some(_))) => {
                 self.schedule(WAIT, WorldEvent::Poll(index));
                 Ok(())
             }
-            Ok(StoreAnswer::Message(None)) => self.answer_callers(vec![index], None),
+            Ok(StoreAnswer::Message(None)) => self.answer_callers(vec![index], id, None),
             _ => {
                 self.schedule(1000, WorldEvent::Poll(index));
                 Ok(())
@@ -268,21 +276,21 @@ impl FleetWorld {
     /// Reports a lost message to the waiters of a replica.
     pub(super) fn complete_as_lost(&mut self, slot: usize, id: MessageId) -> CheckResult {
         let waiters = self.slots[slot].replica.as_mut().and_then(|it| it.waiters.remove(&id));
-        self.answer_callers(waiters.unwrap_or_default(), None)
+        self.answer_callers(waiters.unwrap_or_default(), id, None)
     }
 
     /// Reports an end to the waiters of a replica.
     pub(super) fn complete(&mut self, slot: usize, message: &Message) -> CheckResult {
         let id = message.accepted.id;
         let waiters = self.slots[slot].replica.as_mut().and_then(|it| it.waiters.remove(&id));
-        self.answer_callers(waiters.unwrap_or_default(), Some(message))
+        self.answer_callers(waiters.unwrap_or_default(), id, Some(message))
     }
 
-    fn answer_callers(&mut self, posts: Vec<usize>, message: Option<&Message>) -> CheckResult {
+    /// Reports the end or the loss of a message to the posts that wait for it.
+    fn answer_callers(&mut self, posts: Vec<usize>, id: MessageId, message: Option<&Message>) -> CheckResult {
         for index in posts {
             let post = &mut self.posts[index];
-            let Some(id) = post.id else { continue };
-            if post.is_over() {
+            if post.is_over() || post.id != Some(id) {
                 continue;
             }
             if let Some(message) = message {

@@ -26,12 +26,27 @@ pub(super) struct StoreCall {
 #[derive(Debug, Clone)]
 pub(super) enum CallPurpose {
     Membership,
-    Load { user: usize, number: u64 },
-    Lane { user: usize, number: u64 },
-    Write { user: usize, number: u64 },
-    Permit { user: usize, number: u64, attempt: u64, mode: ConnectMode },
+    Load {
+        user: usize,
+        number: u64,
+    },
+    Lane {
+        user: usize,
+        number: u64,
+    },
+    Write {
+        user: usize,
+        number: u64,
+    },
+    Permit {
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    },
     Post(usize),
-    Poll(usize),
+    /// A read of this message for a post.
+    Poll(usize, MessageId),
     Waiters(MessageId),
 }
 
@@ -66,9 +81,11 @@ impl FleetWorld {
         self.store.away || self.slots[slot].cut
     }
 
-    /// Lets a request time out.
+    /// Leaves a request without an answer. A replica that lost its connection learns it soon, another one at the timeout.
     fn miss(&mut self, call: Box<StoreCall>) {
-        let wait = (call.sent_at + TIMEOUT).saturating_sub(self.now);
+        let timeout = (call.sent_at + TIMEOUT).saturating_sub(self.now);
+        let wait =
+            if self.is_cut_off(call.slot) && self.rng.bool() { self.lag().min(timeout) } else { timeout };
         let unknown = Err(StoreError::Unknown(std::time::Duration::from_millis(TIMEOUT)));
         self.schedule_action(wait, call.slot, call.life, ReplicaAction::Answered(call, unknown));
     }

@@ -75,7 +75,7 @@ impl FleetWorld {
                 self.on_permit(slot, (user, number, attempt, mode), &reply)
             }
             CallPurpose::Post(index) => self.on_accepted(slot, index, reply, call.ask),
-            CallPurpose::Poll(index) => self.on_poll(index, reply),
+            CallPurpose::Poll(index, id) => self.on_poll(index, id, reply),
             CallPurpose::Waiters(id) => self.on_waiters(slot, id, reply),
         }
     }

@@ -216,7 +216,8 @@ impl SimulatedStore {
             StoreRequest::Accept(accept) => {
                 let accepted = memory.accept(AcceptRequest::clone(accept));
                 if let Ok(AcceptResult::New(message) | AcceptResult::SentAtAccept(message)) = &accepted {
-                    self.accepted.entry(message.id).or_insert_with(|| (Arc::clone(message), self.life));
+                    // An emptied store accepts a repeat as a new message.
+                    self.accepted.insert(message.id, (Arc::clone(message), self.life));
                 }
                 StoreAnswer::Accepted(accepted)
             }
