@@ -206,6 +206,11 @@ impl Turn {
         self.signal.is_some_and(|(by, _)| by == EndedBy::Agent)
     }
 
+    /// Returns whether a human agent who has the conversation ends the turn, once it is proved.
+    pub(crate) fn ends_with_agent(&self) -> bool {
+        !self.is_handed_over() && !self.ends_session()
+    }
+
     pub(crate) fn on_session_end_sent(&mut self, now: Timestamp) {
         self.signal = Some((EndedBy::SessionEnd, now + SESSION_END_GRACE));
     }
@@ -301,7 +306,7 @@ impl Turn {
         if !self.is_open() {
             return None;
         }
-        if agent && self.is_proved() && !self.is_handed_over() && !self.ends_session() {
+        if agent && self.is_proved() && self.ends_with_agent() {
             // An agent answers at any time, and no message in particular.
             return Some(TurnOutcome::Answered(EndedBy::Agent));
         }

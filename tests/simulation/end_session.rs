@@ -202,6 +202,30 @@ fn session_end_with_an_agent_ends_the_session() {
     bench.pass(ms(2000));
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert!(!record(&bench).agent);
+    let message = bench.post_with(|new| new.session = SessionRequest::NewKeepAgent);
+    bench.give(Input::Connected);
+    bench.ack(&message);
+    // A busy loop would end the test.
+    bench.pass(ms(4000));
+    assert_eq!(bench.completed.len(), 2, "no doubt is left, and the bot has its time");
+}
+
+/// An earlier owner had its ack, and the agent's end may have been missed since. No agent ends this turn.
+#[test]
+fn new_owner_waits_for_an_acked_session_end_with_an_agent() {
+    let at = Bench::new().now;
+    let mut open = left(Some(at - ms(20_000)), true);
+    open.record.agent = true;
+    let acked_at = Some(at - ms(10_000));
+    for head in &mut open.lane {
+        head.progress = MessageProgress { sent_at: acked_at, acked_at, ..MessageProgress::default() };
+    }
+    let mut bench = Bench::opened(open, |_| ());
+    bench.give(Input::Connected);
+    bench.pass(ms(1999));
+    assert!(bench.completed.is_empty());
+    bench.pass(ms(1));
+    assert_eq!(bench.end(), (0, "sessionEnd"));
 }
 
 #[test]

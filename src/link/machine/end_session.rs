@@ -95,7 +95,8 @@ impl Machine {
         record.connected_at = None;
         record.session_id = None;
         record.last_turn = None;
-        record.agent = false;
+        // The gap put a doubt on the agent, and nothing else would end that doubt.
+        self.on_agent_gone();
         self.buffer.end_session(now, message, outcome);
         // No new owner has to open a link for later replies.
         self.buffer.warm(now);

@@ -95,7 +95,7 @@ impl Machine {
     /// Returns until when the turn waits for the bot in doubt.
     pub(super) fn doubt_ends_at(&self) -> Option<Timestamp> {
         let turn =
-            self.turn.as_ref().filter(|turn| self.is_agent_in_doubt() && turn.phase == TurnPhase::Sent)?;
-        Some(turn.received_at()? + DOUBT)
+            self.turn.as_ref().filter(|turn| turn.phase == TurnPhase::Sent && turn.ends_with_agent())?;
+        Some(turn.received_at().filter(|_| self.is_agent_in_doubt())? + DOUBT)
     }
 }
