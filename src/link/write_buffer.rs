@@ -62,6 +62,8 @@ struct InFlightWrite {
     on_commit: OnCommit,
     /// When a write with an unknown result is repeated.
     repeat_at: Option<Timestamp>,
+    /// Whether the store ever left it without an answer. Its changes then count as waiting ones.
+    unanswered: bool,
 }
 
 impl WriteBuffer {
@@ -186,7 +188,8 @@ impl WriteBuffer {
             warm_until: self.warm_until.take(),
         });
         let on_commit = std::mem::take(&mut self.on_commit);
-        self.in_flight = Some(InFlightWrite { write: Arc::clone(&write), on_commit, repeat_at: None });
+        self.in_flight =
+            Some(InFlightWrite { write: Arc::clone(&write), on_commit, repeat_at: None, unanswered: false });
         Some(write)
     }
 
@@ -204,6 +207,7 @@ impl WriteBuffer {
         let wait = self.backoff.next(draw);
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.repeat_at = Some(now + wait);
+            in_flight.unanswered = true;
         }
     }
 
@@ -261,9 +265,11 @@ impl WriteBuffer {
         self.pending.is_crowded()
     }
 
-    /// Returns whether the waiting changes have reached their bound.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.pending.is_full()
+    /// Returns whether the waiting changes have reached their bound. Those of an unanswered write count, because a
+    /// refusal puts them back.
+    pub(crate) fn is_full(&self) -> bool {
+        let unanswered = self.in_flight.as_ref().filter(|in_flight| in_flight.unanswered);
+        self.pending.is_full_with(unanswered.map_or(&[], |in_flight| &in_flight.write.changes))
     }
 
     pub(crate) const fn is_in_flight(&self) -> bool {

@@ -235,6 +235,28 @@ fn waiting_changes_during_an_outage_are_bounded() {
 }
 
 #[test]
+fn unanswered_write_counts_among_the_waiting_changes() {
+    let mut bench = Bench::connected();
+    let flood = |bench: &mut Bench, frames| {
+        for _ in 0..frames {
+            bench.give(Input::Frame(IncomingFrame::Platform(event())));
+        }
+    };
+    bench.store_hangs = true;
+    flood(&mut bench, 601);
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.writes.last().unwrap().changes.len(), 600);
+    flood(&mut bench, 399);
+    assert!(bench.abandons.is_empty());
+    bench.give(Input::WriteUnknown);
+    flood(&mut bench, 1);
+    assert_eq!(bench.abandons, [AbandonReason::Backlog], "a refusal puts the write back");
+    bench.give(Input::OutOfStep);
+    bench.give(Input::Lane(Box::default()));
+    assert_eq!(bench.writes.last().unwrap().changes.len(), 1000);
+}
+
+#[test]
 fn marked_message_that_was_not_sent_is_sent_by_the_next_owner() {
     let mut bench = Bench::connected();
     let message = bench.post_held();

@@ -268,7 +268,7 @@ impl Machine {
     }
 
     /// Returns the reason for which an unsent message waits, for its caller.
-    pub(super) const fn waiting_for(&self) -> &'static str {
+    pub(super) fn waiting_for(&self) -> &'static str {
         match &self.link {
             _ if !self.lease_valid => "the bridge could not reach its store to make sure that it may send",
             _ if self.buffer.is_full() => "the bridge could not reach its store, and too much waits for it",
@@ -288,7 +288,7 @@ impl Machine {
         open && self.lease_valid && !self.buffer.is_in_doubt()
     }
 
-    pub(super) const fn may_connect(&self) -> bool {
+    pub(super) fn may_connect(&self) -> bool {
         self.lease_valid && !self.buffer.is_full()
     }
 

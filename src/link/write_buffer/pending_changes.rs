@@ -55,8 +55,10 @@ impl PendingChanges {
         self.changes.len() >= MAX_CHANGES / 16 || self.weight >= MAX_WEIGHT / 16
     }
 
-    pub(super) const fn is_full(&self) -> bool {
-        self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
+    /// Returns whether these changes and the others have reached the bound together.
+    pub(super) fn is_full_with(&self, others: &[ConversationChange]) -> bool {
+        let weight = self.weight + others.iter().map(weight).sum::<usize>();
+        self.changes.len() + others.len() >= MAX_CHANGES || weight >= MAX_WEIGHT
     }
 }
 

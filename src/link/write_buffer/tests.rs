@@ -161,8 +161,10 @@ fn deliveries_of_replies_have_weight_and_of_ends_have_none() {
     assert!(buffer.is_full());
     buffer.next_write(at(1)).unwrap();
     assert!(!buffer.is_full());
-    buffer.on_refused();
+    buffer.on_unknown(at(2), 0.0);
     assert!(buffer.is_full(), "it waits again");
+    buffer.on_refused();
+    assert!(buffer.is_full());
 }
 
 #[test]
