@@ -4,7 +4,7 @@ mod actions;
 mod faults;
 mod history_gaps;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rtm_bridge::domain::{
     AcceptedMessage, Correlation, DeliveryKind, GapReason, Message, MessageContent, MessageEvent, MessageId,
     NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
 };
-use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLoss};
+use rtm_bridge::link::{ConnectFailure, Effect, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rhythm::SharedRhythm;
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
 use rtm_bridge::store::ConversationWrite;
@@ -128,6 +128,9 @@ pub(super) struct World {
     /// When the last connect succeeded.
     connected_at: u64,
     machine: Option<Machine>,
+    /// The effects that are still to be performed, and whether one is being performed.
+    effects: VecDeque<Effect>,
+    performs: bool,
     life: u32,
     awaited: PendingAnswers,
     /// Whether the result of the last write is unknown, so that it will be repeated.
@@ -241,6 +244,8 @@ impl World {
             missed: HashSet::new(),
             connected_at: START,
             machine: None,
+            effects: VecDeque::new(),
+            performs: false,
             life: 0,
             awaited: PendingAnswers::default(),
             unsettled: false,
@@ -520,7 +525,6 @@ impl World {
                 new.session = SessionRequest::New;
             }
         }
-        self.posted += 1;
         let now = Timestamp::from_millis(self.now);
         let continues = new.session == SessionRequest::Continue && !new.is_connect();
         let may_act = self.lease.valid && self.lease.known;
@@ -539,6 +543,7 @@ impl World {
 
     fn accept(&mut self, new: NewMessage, send_at_accept: bool) -> Arc<AcceptedMessage> {
         self.remember();
+        self.posted += 1;
         let message = self.truth.accept(Timestamp::from_millis(self.now), new, send_at_accept);
         if message.new.is_connect() {
             self.posted_connects.insert(message.id);
@@ -557,7 +562,6 @@ impl World {
     fn accept_and_send(&mut self, life: u32, era: u32, new: NewMessage) {
         if era != self.era || self.is_away() {
             // The caller retries.
-            self.posted -= 1;
             let wait = self.rng.u64(0..2000);
             self.schedule(wait, SimulationEvent::Post);
             self.schedule(1, SimulationEvent::Input(life, Input::NotSentAtAccept));
@@ -727,15 +731,23 @@ impl World {
             return Err(format!("{} effects in one step", effects.len()));
         }
         self.rested = effects.is_empty() && self.rested && is_tick;
-        for effect in effects {
+        self.effects.extend(effects);
+        if self.performs {
+            // As in the driver, the effects of an effect come after the others.
+            return Ok(());
+        }
+        self.performs = true;
+        while let Some(effect) = self.effects.pop_front() {
             self.hash = mix(self.hash, kind(&effect));
             self.perform(effect)?;
         }
-        self.check_wake(is_tick, wake)
+        self.performs = false;
+        self.check_wake(is_tick)
     }
 
-    fn check_wake(&mut self, is_tick: bool, wake: Option<Timestamp>) -> CheckResult {
+    fn check_wake(&mut self, is_tick: bool) -> CheckResult {
         let Some(machine) = &self.machine else { return Ok(()) };
+        let wake = machine.wake_at();
         let due = wake.is_some_and(|wake| wake.as_millis() <= self.now);
         self.idle_ticks = if is_tick && due { self.idle_ticks + 1 } else { 0 };
         if self.idle_ticks > 3 {
