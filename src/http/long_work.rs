@@ -13,15 +13,13 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
+use super::work_debt::WorkDebt;
+
 /// The approximate size of a piece in bytes.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
 
 /// Work of this duration needs no rest.
 const BURST: Duration = Duration::from_millis(4);
-/// The most that one piece counts. A read that waits for a late store is not work.
-const PIECE_MOST: Duration = BURST;
-/// Each duration of work needs a time this many times as long, before as much can be done again.
-const TIME_PER_WORK: u32 = 4;
 
 /// The queues of callers. Callers beyond them share queues.
 const QUEUES: usize = 64;
@@ -41,34 +39,9 @@ pub(super) struct WorkTurn<'w> {
     _head: Option<MutexGuard<'w, ()>>,
 }
 
-/// The duration of long work that time has not made up for.
-#[derive(Debug)]
-struct WorkDebt {
-    owed: Duration,
-    /// The time up to which `owed` is counted.
-    at: Instant,
-}
-
-impl WorkDebt {
-    /// Returns the rest that is due before more work.
-    fn rest(&mut self, now: Instant) -> Duration {
-        let made_up = now.saturating_duration_since(self.at) / TIME_PER_WORK;
-        (self.owed, self.at) = (self.owed.saturating_sub(made_up), now);
-        self.owed.saturating_sub(BURST) * TIME_PER_WORK
-    }
-
-    /// Counts work between these times.
-    fn add(&mut self, begun: Instant, ended: Instant) {
-        self.owed += ended.saturating_duration_since(begun).min(PIECE_MOST);
-    }
-}
-
 impl Default for LongWork {
     fn default() -> Self {
-        Self {
-            queues: std::array::from_fn(|_| Mutex::default()),
-            debt: Mutex::new(WorkDebt { owed: Duration::ZERO, at: Instant::now() }),
-        }
+        Self { queues: std::array::from_fn(|_| Mutex::default()), debt: Mutex::new(WorkDebt::new(BURST)) }
     }
 }
 
@@ -134,36 +107,6 @@ mod tests {
             .collect();
         // It asks again after its first piece, and another piece may begin before that.
         assert!(matches!(other[..], [1, 3 | 4]), "{other:?}");
-    }
-
-    #[test]
-    fn long_work_takes_a_quarter_of_the_time() {
-        let start = Instant::now();
-        let (mut debt, mut now, mut work) =
-            (WorkDebt { owed: Duration::ZERO, at: start }, start, Duration::ZERO);
-        while now < start + Duration::from_secs(1) {
-            let rest = debt.rest(now);
-            assert!(work >= BURST || rest.is_zero(), "the first {BURST:?} need no rest");
-            now += rest;
-            let piece = Duration::from_micros(50);
-            debt.add(now, now + piece);
-            now += piece;
-            work += piece;
-        }
-        let share = work.as_secs_f64() / (now - start).as_secs_f64();
-        assert!((0.24..0.26).contains(&share), "{share}");
-        // A rest of the same length as the debt makes up for all of it.
-        assert_eq!(debt.rest(now + BURST * 2 * TIME_PER_WORK), Duration::ZERO);
-        assert_eq!(debt.owed, Duration::ZERO);
-    }
-
-    #[test]
-    fn late_store_causes_no_long_rest() {
-        let start = Instant::now();
-        let mut debt = WorkDebt { owed: Duration::ZERO, at: start };
-        let answered = start + Duration::from_secs(2);
-        debt.add(start, answered);
-        assert_eq!(debt.rest(answered), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -56,6 +56,7 @@ mod trace_context;
 mod upload_body;
 mod upload_shares;
 mod webhooks;
+mod work_debt;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};

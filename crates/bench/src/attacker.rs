@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const VICTIM: &str = "mallory";
 
 /// An attack.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Attack {
     /// Bodies of a megabyte with 120 000 unknown members.
     HostileBodies,

@@ -44,10 +44,14 @@ pub(crate) struct AttackFigures {
     runs: Vec<AttackRun>,
 }
 
-/// Measures each attack on a bridge of its own, with one Redis and the limits of the chart.
-pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<AttackFigures, BenchError> {
+/// Measures these attacks, or all if there are none. Each has a bridge of its own, with one Redis and the limits of the chart.
+pub(crate) async fn measure(
+    binary: &Path,
+    attacks: &[Attack],
+    sizes: BenchSizes,
+) -> Result<AttackFigures, BenchError> {
     let mut runs = Vec::new();
-    for attack in Attack::ALL {
+    for &attack in if attacks.is_empty() { &Attack::ALL[..] } else { attacks } {
         eprintln!("attack: {}", attack.name(sizes.attack_scale));
         runs.push(run(binary, attack, sizes).await?);
     }

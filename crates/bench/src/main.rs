@@ -49,6 +49,7 @@ mod webhooks;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use attacker::Attack;
 use bench_error::BenchError;
 use clap::Parser;
 use comparison::{BuildPair, ComparisonFigures};
@@ -69,6 +70,9 @@ struct BenchArguments {
     /// Measure only this part (may be given several times).
     #[arg(long, value_enum)]
     only: Vec<BenchPart>,
+    /// Measure only this attack (may be given several times).
+    #[arg(long, value_enum)]
+    attack: Vec<Attack>,
     /// The rtm-bridge to measure, instead of the one beside this program.
     #[arg(long)]
     binary: Option<PathBuf>,
@@ -164,7 +168,8 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
         report.webhooks = Some(LocalSet::new().block_on(&runtime, webhooks::measure(binary, sizes))?);
     }
     if asked(BenchPart::Attacks) {
-        report.attacks = Some(LocalSet::new().block_on(&runtime, attacks::measure(binary, sizes))?);
+        report.attacks =
+            Some(LocalSet::new().block_on(&runtime, attacks::measure(binary, &arguments.attack, sizes))?);
     }
     if asked(BenchPart::Rhythm) {
         report.rhythm = Some(rhythm::measure());

@@ -46,6 +46,11 @@ async fn refuse() -> HttpResponse {
     HttpResponse::Unauthorized().body("no")
 }
 
+/// Answers after the whole body.
+async fn take(body: Bytes) -> HttpResponse {
+    HttpResponse::Ok().body(format!("{} bytes taken", body.len()))
+}
+
 /// Takes the note of a request and its answer, as the pipeline does.
 async fn noted(
     request: actix_web::dev::ServiceRequest,
@@ -94,6 +99,7 @@ async fn served(request: &[u8], limits: Arc<ConnectionLimits>) -> TestServer {
         .wrap(from_fn(noted))
         .route("/", web::get().to(listen))
         .route("/long", web::get().to(long))
+        .route("/take", web::post().to(take))
         .route("/no", web::to(refuse));
     let server = HttpService::build()
         .keep_alive(actix_http::KeepAlive::Os)
@@ -299,6 +305,38 @@ fn refused_chunked_body_is_cut_in_bytes_and_time() {
         let TestServer { mut caller, .. } = served(head, limits(short())).await;
         let (_, after) = read_to_end(&mut caller, start).await;
         assert!(after < short().keep_alive, "{after:?}");
+    });
+}
+
+#[test]
+fn long_body_rests_beside_a_short_request() {
+    run(async {
+        let start = Instant::now();
+        // Other long bodies took 60 ms of this thread.
+        for _ in 0..60 {
+            LONG_READS.with_borrow_mut(|debt| debt.add(start, start + READ_BURST));
+        }
+        let body = vec![b'x'; 200_000];
+        let head = format!("POST /take HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+        let long = async {
+            let TestServer { mut caller, .. } =
+                served(head.as_bytes(), limits(ConnectionTimeouts::default())).await;
+            caller.write_all(&body).await.unwrap();
+            read(&mut caller, "200000 bytes taken").await;
+        };
+        let mut long = pin!(long);
+        let short = async {
+            let post = b"POST /take HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi";
+            let TestServer { mut caller, .. } = served(post, limits(ConnectionTimeouts::default())).await;
+            read(&mut caller, "2 bytes taken").await;
+        };
+        tokio::select! {
+            biased;
+            () = long.as_mut() => panic!("the long body is read at once"),
+            () = short => {}
+        }
+        long.await;
+        assert!(start.elapsed() > Duration::from_millis(200), "{:?}", start.elapsed());
     });
 }
 
