@@ -50,6 +50,8 @@ pub(crate) struct Backfill {
     cause: GapCause,
     start: GapStart,
     live: LiveReplies,
+    /// Whether a page reached back to the start of the gap.
+    start_shown: bool,
     reach: HistoryReach,
     request: HistoryRequest,
     /// The reads over the current link, if there is one.
@@ -146,17 +148,26 @@ impl Backfill {
         let since_record = recent.iter().len().saturating_sub(known.max(1));
         Self {
             cause,
-            start: GapStart { after, before: before.into(), backfilled, oldest, since: None },
+            start: GapStart {
+                after,
+                before: before.into(),
+                backfilled,
+                oldest,
+                since: None,
+                own: None,
+                shown: None,
+            },
             live: LiveReplies { first: None, newest: None, since_record },
+            start_shown: false,
             reach: HistoryReach::Unknown,
             request: HistoryRequest::Idle,
             reads: None,
         }
     }
 
-    /// Has the gap begin at this time if no message of the platform is known before it.
-    pub(crate) fn since(mut self, since: Option<Timestamp>) -> Self {
-        self.start.since = since;
+    /// Has the gap begin at this time and with this message of ours if no message of the platform is known before it.
+    pub(crate) fn since(mut self, since: Option<Timestamp>, own: Option<u64>) -> Self {
+        (self.start.since, self.start.own) = (since, own);
         self
     }
 
@@ -167,7 +178,7 @@ impl Backfill {
             return None;
         }
         self.request = HistoryRequest::Stale;
-        Some(self.start.after.clone())
+        Some(self.start.reads_behind().cloned())
     }
 
     /// Starts the reads over a new link.
@@ -253,18 +264,20 @@ impl Backfill {
     }
 
     /// Continues behind the first live reply if the gap has no start and the newest page does not reach back to that
-    /// reply. `oldest` is the time of the page's first message. Returns whether it continues there.
-    pub(crate) fn on_newest_page(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> bool {
-        let (None, Some(reads), false) = (&self.start.after, &mut self.reads, self.cause == GapCause::Stuck)
+    /// reply. `oldest` is the time of the page's first message. Returns whether it continues there, and whether no page
+    /// showed what came before.
+    pub(crate) fn on_newest_page(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> Option<bool> {
+        let (None, Some(reads), false) =
+            (self.start.reads_behind(), &mut self.reads, self.cause == GapCause::Stuck)
         else {
-            return false;
+            return None;
         };
         let is_behind =
             |first: &ReplyMark| oldest.is_some_and(|oldest| first.0.is_none_or(|first| first < oldest));
-        let Some((_, id)) = self.live.first.take_if(|first| is_behind(first)) else { return false };
+        let (_, id) = self.live.first.take_if(|first| is_behind(first))?;
         self.start.move_to(id);
         reads.due = now;
-        true
+        Some(!self.start_shown)
     }
 
     /// Returns whether the last read shows every message before this time. A message that was said over the current link
@@ -285,6 +298,22 @@ impl Backfill {
             && !id.is_some_and(|id| self.start.backfilled.contains(&Fingerprint::of(id)))
     }
 
+    /// Returns whether the gap begins with this message of ours.
+    pub(crate) fn begins_with(&self, client_message_id: Option<u64>) -> bool {
+        self.start.after.is_none() && self.start.own.is_some() && self.start.own == client_message_id
+    }
+
+    /// Returns whether the page of this read begins inside the gap.
+    pub(crate) fn reads_inside(&self) -> bool {
+        let is_newest = self.reads.as_ref().is_none_or(|reads| reads.pages.is_newest);
+        self.start.after.is_none() && self.start.shown.is_some() && !is_newest
+    }
+
+    /// Begins further reads behind this message, which history shows before the first unclear message of the gap.
+    pub(crate) fn on_start_shown(&mut self, id: Box<str>) {
+        self.start.shown.get_or_insert(id);
+    }
+
     /// Returns the user's last message on the pages of this read so far.
     pub(crate) fn user_message(&self) -> Option<UserRecord> {
         self.reads.as_ref()?.pages.user_message
@@ -303,7 +332,9 @@ impl Backfill {
     ) -> PageTrust {
         let Some(ReadSeries { pages, stage, .. }) = &self.reads else { return PageTrust::None };
         let is_first = matches!(stage, ReadStage::First | ReadStage::Middle);
-        let needs_more = self.start.after.is_none() && self.live.first.is_none() && !is_whole && !is_old;
+        self.start_shown |= is_whole || is_old;
+        let has_start = self.start.reads_behind().is_some() || self.live.first.is_some() && self.start_shown;
+        let needs_more = !has_start && !is_whole && !is_old;
         let (reach, trust) = if needs_more && !is_first {
             self.reach.after_short_page()
         } else if self.start.after.is_none() || knows_before {
@@ -324,7 +355,7 @@ impl Backfill {
         let Some(reads) = &mut self.reads else { return };
         let pages = &mut reads.pages;
         pages.add(&page);
-        let next = page.next.filter(|_| self.start.after.is_some() && !pages.is_newest);
+        let next = page.next.filter(|_| self.start.reads_behind().is_some() && !pages.is_newest);
         if next.is_some() && !pages.are_full() {
             pages.cursor = next;
             reads.due = now;
@@ -416,8 +447,8 @@ impl Backfill {
         self.request = HistoryRequest::Pending;
         let is_last = matches!(reads.stage, ReadStage::Last | ReadStage::Retry(_));
         let pages = &mut reads.pages;
-        pages.is_newest = self.start.after.is_none() || is_last && self.reach.wants_newest_page();
-        let after = pages.cursor.as_ref().or(self.start.after.as_ref());
+        pages.is_newest = self.start.reads_behind().is_none() || is_last && self.reach.wants_newest_page();
+        let after = pages.cursor.as_ref().or(self.start.reads_behind());
         BackfillStep::Read(after.filter(|_| !pages.is_newest).cloned())
     }
 

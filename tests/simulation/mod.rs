@@ -13,6 +13,7 @@ mod echoes;
 mod end_session;
 mod erasure;
 mod failover;
+mod first_gap;
 mod handoff;
 mod human_agent;
 mod keep_open;

@@ -373,6 +373,11 @@ impl Platform {
         replies.map(|known| (&*known.id, known.at, known.visible_at))
     }
 
+    /// Returns how many messages history has of the time before.
+    pub(crate) fn remembered_before(&self, at: u64) -> usize {
+        self.remembered.iter().filter(|known| known.at < at).count()
+    }
+
     /// Returns a page of ten messages.
     pub(crate) fn history(&self, now: u64, after: Option<&str>) -> Result<HistoryPage, HistoryFailure> {
         let visible: Vec<&HistoryMessage> =

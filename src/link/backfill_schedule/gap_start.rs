@@ -16,6 +16,11 @@ pub(super) struct GapStart {
     pub(super) oldest: Option<Timestamp>,
     /// If no message of the platform is known before the gap: its start by time.
     pub(super) since: Option<Timestamp>,
+    /// If no message of the platform is known before the gap: the number of our message with which it begins.
+    pub(super) own: Option<u64>,
+    /// A message that history showed behind that one, and before those of the gap. Reads begin there, because the newest
+    /// page may soon lack some of the gap.
+    pub(super) shown: Option<Box<str>>,
 }
 
 impl GapStart {
@@ -23,5 +28,10 @@ impl GapStart {
     pub(super) fn move_to(&mut self, id: Box<str>) {
         self.before = Box::new([Fingerprint::of(&id)]);
         self.after = Some(id);
+    }
+
+    /// Returns the message behind which a read begins. Without one it is of the newest page.
+    pub(super) fn reads_behind(&self) -> Option<&Box<str>> {
+        self.after.as_ref().or(self.shown.as_ref())
     }
 }

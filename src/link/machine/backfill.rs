@@ -47,8 +47,12 @@ impl Machine {
             Some(last) => Some(record.connected_at.unwrap_or(last.ended_at)),
             None => self.turn.as_ref().and_then(|turn| turn.progress.sent_at),
         };
+        let own = match &record.last_turn {
+            Some(last) => last.client_message_id,
+            None => self.turn.as_ref().map(|turn| turn.message.client_message_id),
+        };
         let clock = &self.platform_clock;
-        Box::new(backfill.since(since.map(|at| clock.of(at) - clock.tolerance())))
+        Box::new(backfill.since(since.map(|at| clock.of(at) - clock.tolerance()), own))
     }
 
     /// Returns the approximate time of the newest known message: an older one was not missed since. Without the
@@ -265,9 +269,18 @@ impl Machine {
         let oldest = said.iter().flatten().next().copied().filter(|_| page.more);
         let first_live = backfill.first_live();
         let first_live_at = page.records.iter().position(|r| r.id.is_some() && r.id.as_deref() == first_live);
-        if asked && first_live_at.is_none() && backfill.on_newest_page(oldest, now) {
+        if asked
+            && first_live_at.is_none()
+            && let Some(is_short) = backfill.on_newest_page(oldest, now)
+        {
+            if is_short {
+                self.append_event(now, DeliveryKind::Gap, EntryBody::Gap(GapReason::HistoryTooShort));
+            }
             return;
         }
+        let begins_with =
+            page.records.iter().position(|r| r.from_user && backfill.begins_with(r.user_msg_id));
+        let reads_inside = asked && backfill.reads_inside();
         let known =
             page.records.iter().rposition(|r| r.id.as_deref().is_some_and(|id| backfill.is_before(id)));
         let is_old =
@@ -297,8 +310,12 @@ impl Machine {
             has_new: false,
             has_unclear: false,
         };
+        let (mut before, mut start) = (None, None);
         for (at, (record, said_at)) in page.records.into_iter().zip(said).enumerate() {
+            let in_gap = reads_inside || begins_with.is_some_and(|begin| begin <= at);
+            let id = record.id.clone().filter(|_| in_gap && !summary.has_unclear);
             if record.from_user {
+                before = id.or(before);
                 // A reply behind our message answers it, even if another session of the user's spoke since.
                 if own.is_none() || summary.user_message != Some(UserRecord(own)) {
                     summary.user_message =
@@ -309,6 +326,7 @@ impl Machine {
             // The open turn's message is the one at the end of the gap, or a later one.
             let ahead = own.is_some() && own_at.max(end_at).is_some_and(|own| own > at);
             if known.is_some_and(|known| at <= known) || self.is_known(&record, said_at, trust) {
+                before = id.or(before);
                 continue;
             }
             summary.has_new = true;
@@ -317,6 +335,7 @@ impl Machine {
                 user_message: summary.user_message,
                 ahead,
                 behind_first: first_live_at.is_some_and(|first| first < at),
+                in_gap,
                 agent: record.agent,
             };
             let is_behind_ours = [ours_at, own_at].into_iter().flatten().any(|ours| ours < at);
@@ -327,7 +346,11 @@ impl Machine {
                     }
                     self.take_record(now, record, said_at, Some(owner), effects);
                 }
-                RecordOwner::Unclear => summary.has_unclear = true,
+                RecordOwner::Unclear if !summary.has_unclear => {
+                    summary.has_unclear = true;
+                    start = before.take();
+                }
+                RecordOwner::Unclear => {}
                 RecordOwner::Unrelated if is_behind_ours || self.is_heard(&record) => {
                     self.take_record(now, record, said_at, None, effects);
                 }
@@ -335,6 +358,9 @@ impl Machine {
             }
         }
         let (settle, urgent) = (self.bot.history_settle, self.needs_history());
+        if let (Some(backfill), Some(start)) = (&mut self.backfill, start) {
+            backfill.on_start_shown(start);
+        }
         if let Some(backfill) = self.backfill.as_mut().filter(|_| asked) {
             backfill.on_page(summary, urgent, now, settle);
         }

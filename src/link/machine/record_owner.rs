@@ -29,6 +29,8 @@ pub(super) struct RecordPlace {
     pub(super) ahead: bool,
     /// Whether the page shows the first live reply of the gap before it.
     pub(super) behind_first: bool,
+    /// Whether the page shows it behind our message with which the gap begins.
+    pub(super) in_gap: bool,
     /// Whether the platform says that a human agent wrote it.
     pub(super) agent: bool,
 }
@@ -139,7 +141,7 @@ impl Machine {
         } else if self
             .backfill
             .as_ref()
-            .is_some_and(|backfill| backfill.covers(place.said_at, place.behind_first))
+            .is_some_and(|backfill| place.in_gap || backfill.covers(place.said_at, place.behind_first))
         {
             RecordOwner::Reply(ReplyOwner { message: None, correlation, late: false })
         } else {

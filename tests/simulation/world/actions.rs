@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, Message, ResendPolicy, SessionRequest};
+use rtm_bridge::domain::{AcceptedMessage, EntryBody, JournalEntry, Message, ResendPolicy, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::{ConversationChange, ConversationWrite};
@@ -94,11 +94,17 @@ impl World {
         }
         Self::check_size(&write)?;
         for change in &write.changes {
-            if let ConversationChange::Sent { message, .. } = change
-                && self.posted_connects.contains(message)
-            {
-                self.truth.opened.insert(*message);
-            }
+            let opened = match change {
+                ConversationChange::Sent { message, .. } => Some(*message),
+                // The store lost the connect before it learnt of the socket. Its replies still belong to it.
+                ConversationChange::Append(JournalEntry { body: EntryBody::Reply(reply), .. })
+                    if self.truth.lossy =>
+                {
+                    reply.in_reply_to
+                }
+                _ => None,
+            };
+            self.truth.opened.extend(opened.filter(|message| self.posted_connects.contains(message)));
         }
         let (life, era) = (self.life, self.era);
         let lag = self.lag();
