@@ -13,7 +13,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -30,32 +30,20 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::caller_socket::CallerSocket;
 use super::connection_limits::ConnectionLimits;
 use super::connection_progress::{BodyLength, ConnectionProgress, ConnectionVerdict, CutReason};
 use super::detached_stream;
+use super::read_pace::ReadPace;
 use super::refusal_writer;
 use super::request_places::RequestPlaces;
-use super::work_debt::WorkDebt;
 
 /// Most bytes of one write, if the stream or the answer has more to send.
 pub(super) const WRITE_MAX: usize = 16 << 10;
-/// Most bytes that a connection reads before other tasks of its thread run.
-const READ_MAX: usize = 64 << 10;
-/// A connection with more bytes than these at once is in the middle of a long body.
-const SHORT_READ: usize = 8 << 10;
-/// Reads of long bodies that take this long together need no rest.
-const READ_BURST: Duration = Duration::from_millis(1);
 /// Most bytes that are read and dropped after the last answer, so that the peer can read it.
 const LINGER_BYTES: usize = 256 << 10;
-
-thread_local! {
-    /// The reads of long bodies on this thread. The system copies their bytes into fresh memory, which takes long, and
-    /// hundreds of them may be ready at once.
-    static LONG_READS: RefCell<WorkDebt> = RefCell::new(WorkDebt::new(READ_BURST));
-}
 
 /// A connection, as the server and a request see it.
 #[derive(Clone)]
@@ -66,12 +54,7 @@ struct ConnectionCore {
     progress: ConnectionProgress,
     /// The places of the request in work, until its answer is taken.
     places: RequestPlaces,
-    /// Bytes that were read since other tasks ran.
-    read: usize,
-    /// True if the last bytes were those of a long body.
-    long_read: bool,
-    /// The rest before more of a long body.
-    rest: Option<Pin<Box<Sleep>>>,
+    pace: ReadPace,
     /// True if the server has the whole answer, and its next flush hands over the last byte.
     answer_complete: bool,
 }
@@ -108,9 +91,7 @@ impl DetachableConnection {
             detaching: DetachState::Serving(socket),
             progress: ConnectionProgress::new(limits.timeouts, Instant::now()),
             places: RequestPlaces::default(),
-            read: 0,
-            long_read: false,
-            rest: None,
+            pace: ReadPace::default(),
             answer_complete: false,
         })))
     }
@@ -201,35 +182,6 @@ impl ConnectionCore {
             DetachState::Detached(..) | DetachState::Taken => None,
         }
     }
-
-    /// Begins a round of the thread's tasks.
-    fn begin_round(&mut self) {
-        if self.rest.is_none() {
-            self.long_read = self.read > SHORT_READ;
-        }
-        self.read = 0;
-    }
-
-    /// Returns whether the connection is in the middle of a long body.
-    const fn is_long(&self) -> bool {
-        self.long_read || self.rest.is_some() || self.read > SHORT_READ
-    }
-
-    /// Waits until the long bodies of this thread may go on.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(rest) = &mut self.rest {
-                ready!(rest.as_mut().poll(cx));
-                self.rest = None;
-            }
-            let now = Instant::now();
-            let rest = LONG_READS.with_borrow_mut(|debt| debt.rest(now));
-            if rest.is_zero() {
-                return Poll::Ready(());
-            }
-            self.rest = Some(Box::pin(sleep_until(now + rest)));
-        }
-    }
 }
 
 impl MessageBody for LongBody {
@@ -284,25 +236,13 @@ impl AsyncRead for DetachableConnection {
         if !state.progress.may_read() {
             return Poll::Pending;
         }
-        if state.read >= READ_MAX {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let begun = if state.is_long() {
-            ready!(state.poll_rest(cx));
-            Some(Instant::now())
-        } else {
-            None
-        };
+        let begun = ready!(state.pace.poll_turn(cx));
         let Some(socket) = state.socket() else { return Poll::Ready(Ok(())) };
         let before = to.filled().len();
         let read = socket.poll_read(cx, to);
-        if let Some(begun) = begun {
-            LONG_READS.with_borrow_mut(|debt| debt.add(begun, Instant::now()));
-        }
         let received = to.filled().get(before..).unwrap_or_default();
         state.progress.received(received, Instant::now);
-        state.read += received.len();
+        state.pace.on_read(received.len(), begun);
         read
     }
 }
@@ -393,7 +333,7 @@ where
     let mut evicted = pin!(None);
     let mut evictable = None;
     let closed = poll_fn(|cx| {
-        connection.0.borrow_mut().begin_round();
+        connection.0.borrow_mut().pace.begin_round();
         loop {
             match work.as_mut().poll(cx) {
                 // The server's result is void: the connection was not its own any more.

@@ -42,6 +42,7 @@ mod multipart_parser;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
+mod read_pace;
 mod read_tokens;
 mod readiness;
 mod refusal_writer;

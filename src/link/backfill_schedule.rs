@@ -19,6 +19,7 @@
 
 mod gap_start;
 mod history_reach;
+mod live_replies;
 mod read_pages;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use self::gap_start::GapStart;
 use self::history_reach::HistoryReach;
 pub(crate) use self::history_reach::PageTrust;
+use self::live_replies::{LiveReplies, ReplyMark};
 use self::read_pages::ReadPages;
 pub(crate) use self::read_pages::{PageSummary, UserRecord};
 use crate::domain::{Fingerprint, GapReason, RecentReplies, Timestamp};
@@ -56,20 +58,6 @@ pub(crate) struct Backfill {
     request: HistoryRequest,
     /// The reads over the current link, if there is one.
     reads: Option<ReadSeries>,
-}
-
-/// A reply of the platform by id and time.
-type ReplyMark = (Option<Timestamp>, Box<str>);
-
-/// The replies that arrived while the gap was open.
-#[derive(Debug)]
-struct LiveReplies {
-    /// The first one. If the bot said nothing before the gap, every later message was missed or is known.
-    first: Option<ReplyMark>,
-    /// The newest one by the platform's time.
-    newest: Option<ReplyMark>,
-    /// The number of replies since the record's message moved.
-    since_record: usize,
 }
 
 /// Whether an answer to a read is due.
@@ -217,21 +205,7 @@ impl Backfill {
     /// Notes a reply that is journaled while the gap is open. Returns whether the record keeps its message. It keeps the
     /// message as long as its newest replies still tell a new owner which ones are stored.
     pub(crate) fn on_live_reply(&mut self, id: &str, created_on: Option<Timestamp>) -> bool {
-        let live = &mut self.live;
-        let newest = live.newest.as_ref().and_then(|(newest, _)| *newest);
-        // Without times, the last one is the newest.
-        if created_on.is_none() || newest <= created_on {
-            live.newest = Some((newest.max(created_on), id.into()));
-        }
-        live.since_record += 1;
-        // Without a message before the gap, a new owner needs the first one behind it.
-        let has_place = self.start.after.is_some() || live.first.is_some();
-        let keeps = has_place && live.since_record < RecentReplies::MOST / 2;
-        live.first.get_or_insert_with(|| (created_on, id.into()));
-        if !keeps {
-            live.since_record = 0;
-        }
-        keeps
+        self.live.add(id, created_on, self.start.after.is_some())
     }
 
     /// Returns whether no loss is known.

@@ -313,9 +313,7 @@ fn long_body_rests_beside_a_short_request() {
     run(async {
         let start = Instant::now();
         // Other long bodies took 60 ms of this thread.
-        for _ in 0..60 {
-            LONG_READS.with_borrow_mut(|debt| debt.add(start, start + READ_BURST));
-        }
+        ReadPace::count_bursts(60);
         let body = vec![b'x'; 200_000];
         let head = format!("POST /take HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
         let long = async {
