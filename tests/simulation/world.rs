@@ -604,6 +604,7 @@ impl World {
         self.socket = Some((socket, false));
         if let Some(id) = self.connecting_for.take() {
             self.written_to.entry(id).or_default().insert(socket);
+            self.truth.opened.insert(id);
         }
         self.connected_at = self.now;
         self.first_connect = !self.truth.knows_session();
