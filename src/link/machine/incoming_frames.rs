@@ -188,7 +188,7 @@ impl Machine {
     /// that was sent over this link.
     fn is_after_gap(&self, now: Timestamp) -> bool {
         let LinkPhase::Open(socket) = &self.link else { return false };
-        let written_at = self.turn.as_ref().and_then(|turn| turn.written_at);
+        let written_at = self.asking().and_then(|turn| turn.written_at);
         socket.after_gap && now < socket.since + STREAM_PAUSE && written_at.is_none_or(|at| at < socket.since)
     }
 
