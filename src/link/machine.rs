@@ -122,6 +122,8 @@ pub struct Machine {
     status: (LinkState, Option<Timestamp>),
     /// Whether a message is being accepted that this machine alone may send ([`Input::SendAtAcceptPending`]).
     send_at_accept_pending: bool,
+    /// The message of the lane that the store marked as sent at its accept, until its turn begins.
+    sent_at_accept: Option<MessageId>,
     /// The erasure that the lane asks for, once it has begun.
     erasure: Option<ErasurePhase>,
     /// Whether [`Effect::Rest`] is the latest answer. A new request is answered again.
@@ -176,6 +178,7 @@ impl Machine {
             exit: ExitPhase::Staying,
             status: Default::default(),
             send_at_accept_pending: false,
+            sent_at_accept: None,
             erasure: None,
             resting: false,
             conversation,
@@ -230,7 +233,7 @@ impl Machine {
             }
             Input::SentAtAccept(message) => {
                 self.send_at_accept_pending = false;
-                self.on_sent_at_accept(now, message);
+                self.on_sent_at_accept(message);
             }
             Input::NotSentAtAccept => self.send_at_accept_pending = false,
             Input::Woken => {

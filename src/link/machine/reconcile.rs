@@ -112,8 +112,8 @@ impl Machine {
         if self.turn.is_none() {
             self.head = LaneHead::new(open.head_at.unwrap_or(now));
             let known = kept.iter().any(|message| Some(message.id) == sent);
-            if let Some(head) = self.lane.front().filter(|head| Some(head.id) == sent && !known) {
-                self.begin_sent_at_accept(now, Arc::clone(head));
+            if sent.is_some() && !known {
+                self.sent_at_accept = sent;
             }
         }
     }
