@@ -5,6 +5,7 @@
 
 mod connect_turn;
 mod quiet_time;
+mod receipt;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,20 +174,6 @@ impl Turn {
     /// Returns whether the message only ends the session. No reply belongs to it.
     pub(crate) fn ends_session(&self) -> bool {
         self.message.new.session.is_end()
-    }
-
-    /// Returns whether `id` is the number of this message, and its bytes were sent.
-    pub(crate) fn is_echoed(&self, id: Option<u64>) -> bool {
-        let waits = matches!(self.phase, TurnPhase::Ready | TurnPhase::Sending);
-        let went_out = self.is_open() || waits && self.resent;
-        went_out && !self.ends_session() && id == Some(self.message.client_message_id)
-    }
-
-    /// Notes that the bot answers the message. It is not sent again.
-    pub(crate) fn on_echo(&mut self) {
-        if matches!(self.phase, TurnPhase::Ready | TurnPhase::Sending) {
-            self.phase = TurnPhase::Sent;
-        }
     }
 
     /// Returns whether no byte of the message was sent, although the store may know it as sent.

@@ -7,11 +7,17 @@
 use std::cmp::Reverse;
 
 use super::super::platform_clock::PlatformClock;
+use super::super::turn::Turn;
 use super::Machine;
 use crate::domain::{MessageContent, Timestamp};
 use crate::rtm::HistoryRecord;
 
 impl Machine {
+    /// Returns the turn whose message history may have. The message may wait to be sent again.
+    pub(super) fn sought_in_history(&self) -> Option<&Turn> {
+        self.turn.as_deref().filter(|turn| turn.went_out() && !turn.ends_session())
+    }
+
     /// Returns the place of the record that is probably the open turn's message. `said` are the plausible times of the
     /// records. The records before `from` are from before the gap.
     pub(super) fn likely_own_record(
@@ -20,7 +26,7 @@ impl Machine {
         said: &[Option<Timestamp>],
         from: usize,
     ) -> Option<usize> {
-        let turn = self.asking().filter(|turn| !turn.is_connect())?;
+        let turn = self.sought_in_history().filter(|turn| !turn.is_connect())?;
         let sent_at = self.platform_clock.of(turn.progress.sent_at?);
         // The message went out after the previous turn.
         let last_turn = self.buffer.record.last_turn.as_ref();
