@@ -101,6 +101,8 @@ pub struct Machine {
     /// Whether the end of the record's agent may have been missed.
     agent_evidence: AgentEvidence,
     agent_messages: AgentMessages,
+    /// The reply that was journaled last, without those that were cut.
+    newest_reply: Option<Fingerprint>,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -165,6 +167,7 @@ impl Machine {
             platform_clock,
             agent_evidence: AgentEvidence::Current,
             agent_messages: AgentMessages::default(),
+            newest_reply: None,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,

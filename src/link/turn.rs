@@ -15,8 +15,8 @@ use super::open_streams::JoinedReply;
 use super::turn_rhythm::TurnRhythm;
 use crate::config::{BotConfig, QuietRule};
 use crate::domain::{
-    AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, QuietSource, QuietWait, Reply,
-    SessionRequest, Timestamp, TurnOutcome,
+    AcceptedMessage, EndedBy, Fingerprint, Message, MessageProgress, Problem, ProblemKind, QuietSource,
+    QuietWait, Reply, SessionRequest, Timestamp, TurnOutcome,
 };
 use crate::store::OpenMessage;
 
@@ -91,6 +91,8 @@ pub(crate) struct Turn {
     named_instead: Option<u64>,
     /// When this owner wrote the message to a socket last. For a message that only connects, when the socket opened.
     pub(crate) written_at: Option<Timestamp>,
+    /// The newest whole reply before this owner wrote the message first. History has the message behind it.
+    pub(crate) follows: Option<Fingerprint>,
     /// When this owner resumed the turn of an earlier one.
     resumed_at: Option<Timestamp>,
     /// Whether the link was lost in this turn.
@@ -131,6 +133,7 @@ impl Turn {
             deferred_signal: None,
             named_instead: None,
             written_at: None,
+            follows: None,
             resumed_at: None,
             lost: false,
             unheard: false,

@@ -806,6 +806,11 @@ impl World {
         if accepted.new.is_connect() || self.platform.has_received(accepted.client_message_id) {
             return Ok(());
         }
+        // Without numbers, a new owner may take an earlier message with the same text for this one (docs/adr/0032).
+        let sender = self.sends.get(&accepted.id).map(|sending| sending.life);
+        if self.platform.odd.is_unnumbered() && sender != Some(self.life) {
+            return Ok(());
+        }
         let written_to = self.written_to.get(&accepted.id);
         for reply in progress.replies.iter().filter(|reply| !reply.late) {
             let heard_on = reply.message_id.as_ref().and_then(|id| self.heard_on.get(id));

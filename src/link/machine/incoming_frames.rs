@@ -316,6 +316,9 @@ impl Machine {
         if let Some(id) = &response.message_id {
             let fingerprint = Fingerprint::of(id);
             self.dedup.insert(fingerprint);
+            if !partial && !response.is_blank {
+                self.newest_reply = Some(fingerprint);
+            }
             let record = &mut self.buffer.record;
             // A new owner reads behind the last message of the record and needs the newer ids.
             let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);

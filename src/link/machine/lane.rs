@@ -142,12 +142,14 @@ impl Machine {
             turn.on_session_end_sent(now);
             return;
         }
-        if let Some(backfill) = self.backfill.as_mut().filter(|_| !turn.was_sent()) {
-            backfill.on_sent(turn.message.client_message_id);
-        }
         if turn.was_sent() {
             self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
             self.buffer.touch(now);
+        } else {
+            turn.follows = self.newest_reply;
+            if let Some(backfill) = &mut self.backfill {
+                backfill.on_sent(turn.message.client_message_id);
+            }
         }
         self.on_activity(now);
     }

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use super::super::platform_clock::PlatformClock;
 use super::super::turn::Turn;
 use super::Machine;
-use crate::domain::{MessageContent, Timestamp};
+use crate::domain::{Fingerprint, MessageContent, Timestamp};
 use crate::rtm::HistoryRecord;
 
 impl Machine {
@@ -33,6 +33,9 @@ impl Machine {
         let last_end =
             last_turn.map(|last| self.platform_clock.of(last.ended_at) - self.platform_clock.tolerance());
         let earliest = last_end.unwrap_or_default().max(sent_at - PlatformClock::SKEW);
+        let follows = |record: &HistoryRecord| record.id.as_deref().map(Fingerprint::of) == turn.follows;
+        let behind = turn.follows.and_then(|_| records.iter().rposition(follows));
+        let from = behind.map_or(from, |at| from.max(at + 1));
         let candidates = records.iter().zip(said).enumerate().skip(from).filter(|(_, (record, said_at))| {
             record.from_user && record.user_msg_id.is_none() && said_at.is_none_or(|at| at >= earliest)
         });
