@@ -101,6 +101,8 @@ pub struct Machine {
     /// Whether the end of the record's agent may have been missed.
     agent_evidence: AgentEvidence,
     agent_messages: AgentMessages,
+    /// The reply that was journaled last, without those that were cut.
+    newest_reply: Option<Fingerprint>,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -122,6 +124,8 @@ pub struct Machine {
     status: (LinkState, Option<Timestamp>),
     /// Whether a message is being accepted that this machine alone may send ([`Input::SendAtAcceptPending`]).
     send_at_accept_pending: bool,
+    /// The message of the lane that the store marked as sent at its accept, until its turn begins.
+    sent_at_accept: Option<MessageId>,
     /// The erasure that the lane asks for, once it has begun.
     erasure: Option<ErasurePhase>,
     /// Whether [`Effect::Rest`] is the latest answer. A new request is answered again.
@@ -163,6 +167,7 @@ impl Machine {
             platform_clock,
             agent_evidence: AgentEvidence::Current,
             agent_messages: AgentMessages::default(),
+            newest_reply: None,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,
@@ -176,6 +181,7 @@ impl Machine {
             exit: ExitPhase::Staying,
             status: Default::default(),
             send_at_accept_pending: false,
+            sent_at_accept: None,
             erasure: None,
             resting: false,
             conversation,
@@ -230,7 +236,7 @@ impl Machine {
             }
             Input::SentAtAccept(message) => {
                 self.send_at_accept_pending = false;
-                self.on_sent_at_accept(now, message);
+                self.on_sent_at_accept(message);
             }
             Input::NotSentAtAccept => self.send_at_accept_pending = false,
             Input::Woken => {

@@ -5,6 +5,7 @@
 
 mod connect_turn;
 mod quiet_time;
+mod receipt;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use super::open_streams::JoinedReply;
 use super::turn_rhythm::TurnRhythm;
 use crate::config::{BotConfig, QuietRule};
 use crate::domain::{
-    AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, QuietSource, QuietWait, Reply,
-    SessionRequest, Timestamp, TurnOutcome,
+    AcceptedMessage, EndedBy, Fingerprint, Message, MessageProgress, Problem, ProblemKind, QuietSource,
+    QuietWait, Reply, SessionRequest, Timestamp, TurnOutcome,
 };
 use crate::store::OpenMessage;
 
@@ -90,6 +91,8 @@ pub(crate) struct Turn {
     named_instead: Option<u64>,
     /// When this owner wrote the message to a socket last. For a message that only connects, when the socket opened.
     pub(crate) written_at: Option<Timestamp>,
+    /// The newest whole reply before this owner wrote the message first. History has the message behind it.
+    pub(crate) follows: Option<Fingerprint>,
     /// When this owner resumed the turn of an earlier one.
     resumed_at: Option<Timestamp>,
     /// Whether the link was lost in this turn.
@@ -130,6 +133,7 @@ impl Turn {
             deferred_signal: None,
             named_instead: None,
             written_at: None,
+            follows: None,
             resumed_at: None,
             lost: false,
             unheard: false,
@@ -173,20 +177,6 @@ impl Turn {
     /// Returns whether the message only ends the session. No reply belongs to it.
     pub(crate) fn ends_session(&self) -> bool {
         self.message.new.session.is_end()
-    }
-
-    /// Returns whether `id` is the number of this message, and its bytes were sent.
-    pub(crate) fn is_echoed(&self, id: Option<u64>) -> bool {
-        let waits = matches!(self.phase, TurnPhase::Ready | TurnPhase::Sending);
-        let went_out = self.is_open() || waits && self.resent;
-        went_out && !self.ends_session() && id == Some(self.message.client_message_id)
-    }
-
-    /// Notes that the bot answers the message. It is not sent again.
-    pub(crate) fn on_echo(&mut self) {
-        if matches!(self.phase, TurnPhase::Ready | TurnPhase::Sending) {
-            self.phase = TurnPhase::Sent;
-        }
     }
 
     /// Returns whether no byte of the message was sent, although the store may know it as sent.

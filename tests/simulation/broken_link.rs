@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::domain::{AcceptedMessage, Correlation, ProblemKind, ResendPolicy, TurnOutcome};
-use rtm_bridge::link::{Input, LinkState, SocketLoss};
+use rtm_bridge::link::{HistoryFailure, Input, LinkState, SocketLoss};
 use rtm_bridge::rtm::IncomingFrame;
 
 use super::bench::{Bench, incoming, ms, outgoing};
@@ -110,6 +110,27 @@ fn resend_waits_for_the_send_rate() {
     bench.idle(1);
     assert_eq!(bench.sends.len(), 2);
     assert_eq!(bench.sends[1].1.since(sent), ms(60_000));
+}
+
+#[test]
+fn message_that_history_shows_before_its_resend_is_not_sent_again() {
+    let mut bench = Bench::with(|bot| {
+        bot.user_rate_per_minute = 1;
+        bot.welcome = Duration::ZERO;
+        bot.deadline = ms(90_000);
+    });
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
+    bench.give(Input::Connected);
+    bench.lose(1006);
+    bench.reconnect();
+    for wait in [1500, 1500, 15_000] {
+        bench.give(Input::History(Err(HistoryFailure::Temporary)));
+        bench.pass(ms(wait));
+    }
+    // The turn has given up, and waits for the send rate.
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    bench.idle(1);
+    assert_eq!((bench.end(), bench.sends.len()), ((1, "quiet"), 1));
 }
 
 #[test]

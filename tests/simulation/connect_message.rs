@@ -16,7 +16,7 @@ use rtm_bridge::store::ConversationSnapshot;
 use super::bench::{Bench, ms, outgoing};
 use super::support::{accepted, echo, event, piece, plain, sent, snapshot};
 
-fn connect_message(session: SessionRequest) -> NewMessage {
+pub(super) fn connect_message(session: SessionRequest) -> NewMessage {
     let (event, content) = (Some(MessageEvent::Connect), MessageContent::without_text());
     NewMessage { event, content, session, ..plain() }
 }

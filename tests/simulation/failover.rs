@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rtm_bridge::domain::{
     AcceptedMessage, ConversationRecord, EntryBody, MessageId, MessageProgress, ProblemKind, ResendPolicy,
-    TurnOutcome,
+    SessionRequest, TurnOutcome,
 };
 use rtm_bridge::link::{AbandonReason, Input};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
 
 use super::bench::{Bench, ms};
+use super::connect_message::connect_message;
 use super::support::{accepted, plain, sent, snapshot};
 
 fn open<const N: usize>(
@@ -232,6 +233,35 @@ fn machine_in_doubt_sends_only_after_the_lane_read() {
     let stored = ConversationRecord { write: 1, ..ConversationRecord::default() };
     bench.give(open(&stored, [(&message, MessageProgress::default())], 2));
     assert_eq!(bench.sends.len(), 1);
+}
+
+#[test]
+fn connect_in_doubt_begins_no_session() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    bench.post();
+    let next = bench.post_with(|new| *new = connect_message(SessionRequest::New));
+    bench.give(Input::Stored { lost: true });
+    bench.pass(ms(3000));
+    assert_eq!((bench.closes, bench.connects.len()), (0, 1), "the store may have lost it too");
+    bench.give(open(&record(&bench), [(&next, MessageProgress::default())], 3));
+    assert_eq!((bench.closes, bench.connects.len()), (1, 2));
+}
+
+#[test]
+fn connect_that_the_store_lost_has_no_replies() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    let lost = bench.post();
+    let connect = bench.post_with(|new| *new = connect_message(SessionRequest::Continue));
+    bench.give(Input::Stored { lost: true });
+    bench.say("ms-1");
+    bench.store_hangs = false;
+    bench.give(open(&record(&bench), [], 0));
+    bench.say("ms-2");
+    assert_eq!(bench.forgotten, [lost.id, connect.id]);
+    let owners = ["ms-1", "ms-2"].map(|id| bench.reply(id).in_reply_to);
+    assert!(!owners.contains(&Some(connect.id)), "it opened no socket");
 }
 
 #[test]

@@ -53,6 +53,25 @@ fn older_message_with_the_same_text_proves_nothing() {
 }
 
 #[test]
+fn message_before_a_known_reply_proves_nothing() {
+    let mut bench = Bench::connected();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.post_ruled(Some(1), None, None);
+    let page = [unnumbered(TEXT, bench.now), reply(&bench, "ms-1")];
+    bench.say("ms-1");
+    assert_eq!(bench.end(), (1, "replyCount"));
+    bench.post_with(|new| {
+        new.resend = ResendPolicy::Auto;
+        new.rules = TurnRules::new(None, None, Some(60_000)).unwrap();
+    });
+    bench.lose(1006);
+    bench.reconnect();
+    settle(&mut bench, &page);
+    assert_eq!(bench.sends.len(), 3, "the bot had answered that record before the sending");
+}
+
+#[test]
 fn another_text_proves_nothing_without_an_ack() {
     let mut bench = broken();
     let page = [unnumbered("Something else", bench.now)];

@@ -102,6 +102,10 @@ pub(crate) struct OddRecords {
 }
 
 impl OddRecords {
+    pub(crate) const fn is_unnumbered(&self) -> bool {
+        self.unnumbered
+    }
+
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         const MINUTES: i64 = 7 * 60_000;
         Self {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, ConversationRecord};
+use rtm_bridge::domain::{AcceptedMessage, ConversationRecord, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Input};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, ms};
+use super::connect_message::connect_message;
 use super::support::{accepted, plain, sent, snapshot};
 
 /// The next message of the conversation, accepted now.
@@ -162,6 +163,60 @@ fn message_sent_at_accept_without_an_answer_is_found_in_the_lane() {
     bench.pass(ms(5000));
     assert_eq!(bench.end(), (1, "quiet"));
     assert_eq!(bench.completed.last().unwrap().progress.sent_at, Some(message.accepted_at));
+}
+
+#[test]
+fn message_sent_at_accept_behind_an_ending_one_goes_out_without_another_write() {
+    for answered in [true, false] {
+        let mut bench = Bench::connected();
+        bench.give(Input::SendAtAcceptPending);
+        bench.give(Input::Woken);
+        bench.store_hangs = true;
+        bench.post_with(|new| *new = connect_message(SessionRequest::Continue));
+        // The store has the end, and its answer is lost.
+        bench.give(Input::WriteUnknown);
+        let message = accepted(2, bench.now, plain());
+        if answered {
+            bench.give(Input::SentAtAccept(Arc::clone(&message)));
+        } else {
+            bench.give(Input::NotSentAtAccept);
+            let mut open = sent_at_accept(&message);
+            open.record.write = bench.writes.last().unwrap().record.write;
+            bench.give(Input::Lane(Box::new(open)));
+        }
+        assert!(bench.sends.is_empty());
+        let writes = bench.writes.len();
+        bench.give(Input::Stored { lost: false });
+        assert_eq!((bench.end(), bench.sends.len()), ((0, "silence"), 1));
+        assert_eq!(bench.writes.len(), writes, "the store has it as sent");
+        bench.store_hangs = false;
+        bench.say("ms-2");
+        bench.pass(ms(5000));
+        assert_eq!(bench.end(), (1, "quiet"));
+        assert_eq!(bench.completed.last().unwrap().progress.sent_at, Some(message.accepted_at));
+    }
+}
+
+#[test]
+fn message_sent_at_accept_behind_an_ending_one_is_left_to_the_next_owner() {
+    for stops_first in [true, false] {
+        let mut bench = Bench::connected();
+        bench.give(Input::SendAtAcceptPending);
+        bench.store_hangs = true;
+        bench.post_with(|new| *new = connect_message(SessionRequest::Continue));
+        let mut inputs = [Input::Stop, Input::SentAtAccept(accepted(2, bench.now, plain()))];
+        if !stops_first {
+            inputs.reverse();
+        }
+        for input in inputs {
+            bench.give(input);
+        }
+        bench.store_hangs = false;
+        bench.give(Input::Stored { lost: false });
+        let last = bench.writes.last().unwrap();
+        assert!(matches!(*last.changes, [ConversationChange::HeadSince { .. }]), "{last:?}");
+        assert!(bench.sends.is_empty());
+    }
 }
 
 #[test]

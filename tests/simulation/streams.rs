@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::domain::{AcceptedMessage, EntryBody, GapReason};
+use rtm_bridge::domain::{AcceptedMessage, EntryBody, GapReason, SessionRequest};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::{BotResponse, HistoryRecord, IncomingFrame, StreamInfo};
 use rtm_bridge::store::ConversationChange;
 
 use super::bench::{Bench, incoming, ms, outgoing};
+use super::connect_message::connect_message;
 use super::support::{piece, reply};
 
 fn heard(bench: &mut Bench) -> Vec<(u32, String, bool)> {
@@ -184,6 +185,22 @@ fn stream_whose_beginning_fell_before_the_socket_is_not_whole() {
     bench.pass(ms(3000));
     bench.history(vec![outgoing("ms-first")]);
     assert!(bench.reply("ms-1").partial);
+}
+
+#[test]
+fn stream_behind_a_silent_connect_answers_nothing_and_may_have_a_hole() {
+    let mut bench = Bench::connected();
+    bench.lose(1006);
+    bench.post_with(|new| *new = connect_message(SessionRequest::Continue));
+    bench.store_hangs = true;
+    bench.reconnect();
+    bench.respond(piece("ms-1", "today.", true));
+    bench.store_hangs = false;
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.end(), (0, "silence"));
+    let whole = HistoryRecord { text: "It arrives today.".into(), ..outgoing("ms-1") };
+    bench.history(vec![outgoing("ms-first"), whole]);
+    assert_eq!((&*bench.reply("ms-1").text, bench.reply("ms-1").partial), ("It arrives today.", false));
 }
 
 #[test]

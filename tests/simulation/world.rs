@@ -604,6 +604,7 @@ impl World {
         self.socket = Some((socket, false));
         if let Some(id) = self.connecting_for.take() {
             self.written_to.entry(id).or_default().insert(socket);
+            self.truth.opened.insert(id);
         }
         self.connected_at = self.now;
         self.first_connect = !self.truth.knows_session();
@@ -803,6 +804,11 @@ impl World {
         let Message { accepted, progress } = message;
         // The open socket proves a message that only connects.
         if accepted.new.is_connect() || self.platform.has_received(accepted.client_message_id) {
+            return Ok(());
+        }
+        // Without numbers, a new owner may take an earlier message with the same text for this one (docs/adr/0032).
+        let sender = self.sends.get(&accepted.id).map(|sending| sending.life);
+        if self.platform.odd.is_unnumbered() && sender != Some(self.life) {
             return Ok(());
         }
         let written_to = self.written_to.get(&accepted.id);

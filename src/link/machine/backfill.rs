@@ -251,7 +251,7 @@ impl Machine {
             .zip(&said)
             .filter(|(record, said)| said.is_none() && record.created_on.is_some());
         effects.extend(far_off.map(|_| Effect::FarOffTime));
-        let own = self.asking().map(|turn| turn.message.client_message_id);
+        let own = self.sought_in_history().map(|turn| turn.message.client_message_id);
         let mut own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
         if own.is_some() && own_at.is_some() {
             self.on_own_found(now);
@@ -367,7 +367,9 @@ impl Machine {
     }
 
     fn on_own_found(&mut self, now: Timestamp) {
-        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.progress.acked_at.is_none()) {
+        let Some(turn) = &mut self.turn else { return };
+        turn.on_found();
+        if turn.progress.acked_at.is_none() {
             turn.progress.acked_at = Some(now);
             let message = turn.message.id;
             self.buffer.push(ConversationChange::Acked { message, at: now });

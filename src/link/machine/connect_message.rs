@@ -28,9 +28,11 @@ impl Machine {
             return true;
         }
         let is_open = matches!(self.link, LinkPhase::Open(_));
+        // The greeting comes at once. A session that runs can wait until the store is known to have the message.
+        let may_begin = self.began_session(head.id) || !self.buffer.is_in_doubt();
         if let Some(problem) = self.send_problem(now, self.send_by(&head)) {
             self.fail_head(now, problem, effects);
-        } else if is_open && self.requested_session(&head, now).is_none() {
+        } else if is_open && may_begin && self.requested_session(&head, now).is_none() {
             self.begin_connect_turn(now, head, effects);
         }
         true
@@ -43,7 +45,7 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         // Another message, or none, opened the connection of a session that runs.
-        let is_running = self.buffer.record.session_done != Some(message.id);
+        let is_running = !self.began_session(message.id);
         self.buffer.push(ConversationChange::Sent { message: message.id, at: now });
         let mut turn = Turn::begin_connect(message, &self.bot, self.head.since(), now);
         turn.learn(self.rhythm.of_turn());
@@ -56,6 +58,11 @@ impl Machine {
         if is_running {
             self.end_silent(now, effects);
         }
+    }
+
+    /// Returns whether the session was begun for this message.
+    fn began_session(&self, id: MessageId) -> bool {
+        self.buffer.record.session_done == Some(id)
     }
 
     /// Notes that the platform continues a running session on the new connection. No greeting comes.

@@ -40,7 +40,8 @@ impl Machine {
             Input::OutOfStep => self.buffer.doubt(),
             Input::SentAtAccept(message) => {
                 self.send_at_accept_pending = false;
-                if message.position == self.next_position && self.lane.is_empty() {
+                // The end of the head before may be on its way. The store has it.
+                if message.position == self.next_position {
                     self.buffer.push(ConversationChange::HeadSince { at: now });
                 }
             }
@@ -63,9 +64,13 @@ impl Machine {
     /// sent any more, so the next owner sends it.
     pub(super) fn hand_off(&mut self, now: Timestamp) {
         let unsent = self.turn.as_ref().is_none_or(|turn| turn.is_unsent());
-        if unsent && !self.lane.is_empty() && self.exit != ExitPhase::HandedOff {
+        // The store has the end before it, and has it as the head.
+        let marked = self.lane.iter().any(|message| Some(message.id) == self.sent_at_accept);
+        if (unsent || marked) && !self.lane.is_empty() && self.exit != ExitPhase::HandedOff {
             self.exit = ExitPhase::HandedOff;
-            self.turn = None;
+            if unsent {
+                self.turn = None;
+            }
             self.buffer.push(ConversationChange::HeadSince { at: now });
         }
     }

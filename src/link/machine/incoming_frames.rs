@@ -188,7 +188,7 @@ impl Machine {
     /// that was sent over this link.
     fn is_after_gap(&self, now: Timestamp) -> bool {
         let LinkPhase::Open(socket) = &self.link else { return false };
-        let written_at = self.turn.as_ref().and_then(|turn| turn.written_at);
+        let written_at = self.asking().and_then(|turn| turn.written_at);
         socket.after_gap && now < socket.since + STREAM_PAUSE && written_at.is_none_or(|at| at < socket.since)
     }
 
@@ -316,6 +316,9 @@ impl Machine {
         if let Some(id) = &response.message_id {
             let fingerprint = Fingerprint::of(id);
             self.dedup.insert(fingerprint);
+            if !partial && !response.is_blank {
+                self.newest_reply = Some(fingerprint);
+            }
             let record = &mut self.buffer.record;
             // A new owner reads behind the last message of the record and needs the newer ids.
             let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);

@@ -39,17 +39,20 @@ impl Machine {
         }
     }
 
-    /// Sends a message that the store marked as sent at its accept. The store does so only if the lane is empty.
-    pub(super) fn on_sent_at_accept(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
-        let goes = message.position == self.next_position && self.lane.is_empty();
-        self.on_accepted(Arc::clone(&message));
-        if goes {
-            self.begin_sent_at_accept(now, message);
+    /// Takes a message that the store marked as sent at its accept. The store does so only if the lane is empty. Here the
+    /// head before may still be ending.
+    pub(super) fn on_sent_at_accept(&mut self, message: Arc<AcceptedMessage>) {
+        if message.position == self.next_position {
+            self.sent_at_accept = Some(message.id);
         }
+        self.on_accepted(message);
     }
 
     /// Begins the turn of a head that the store has as sent, although no byte of it was sent.
-    pub(super) fn begin_sent_at_accept(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
+    fn begin_sent_at_accept(&mut self, now: Timestamp) {
+        let head = self.lane.front().filter(|head| Some(head.id) == self.sent_at_accept);
+        let Some(message) = head.filter(|_| self.turn.is_none()).map(Arc::clone) else { return };
+        self.sent_at_accept = None;
         let send_by = self.send_by(&message);
         self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
         self.buffer.touch(now);
@@ -75,12 +78,11 @@ impl Machine {
         }
         for OpenMessage { accepted, progress } in open.lane {
             if accepted.position >= self.next_position {
-                let goes = self.lane.is_empty() && progress.sent_at.is_some();
-                self.enqueue(Arc::clone(&accepted));
                 // The answer to its accept was lost. Only this owner may send it.
-                if goes {
-                    self.begin_sent_at_accept(now, accepted);
+                if progress.sent_at.is_some() {
+                    self.sent_at_accept = Some(accepted.id);
                 }
+                self.enqueue(accepted);
             }
         }
         self.next_position = self.next_position.max(open.next_position);
@@ -140,12 +142,14 @@ impl Machine {
             turn.on_session_end_sent(now);
             return;
         }
-        if let Some(backfill) = self.backfill.as_mut().filter(|_| !turn.was_sent()) {
-            backfill.on_sent(turn.message.client_message_id);
-        }
         if turn.was_sent() {
             self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
             self.buffer.touch(now);
+        } else {
+            turn.follows = self.newest_reply;
+            if let Some(backfill) = &mut self.backfill {
+                backfill.on_sent(turn.message.client_message_id);
+            }
         }
         self.on_activity(now);
     }
@@ -217,6 +221,7 @@ impl Machine {
         if self.tend_session_end(now, effects) || self.tend_connect_message(now, effects) {
             return;
         }
+        self.begin_sent_at_accept(now);
         if let Some(turn) = &self.turn {
             if !matches!(turn.phase, TurnPhase::Storing | TurnPhase::Ready | TurnPhase::Sending) {
                 return;

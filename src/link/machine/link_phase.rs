@@ -231,6 +231,7 @@ impl Machine {
         let wanted = self.is_link_wanted(now);
         if matches!(self.link, LinkPhase::Open(_)) {
             let renewed = self.turn.is_none()
+                && !self.buffer.is_in_doubt()
                 && self.lane.front().is_some_and(|head| self.requested_session(head, now).is_some());
             if wanted && (self.is_draining() || !renewed) {
                 return;
@@ -254,7 +255,8 @@ impl Machine {
                 let until = self.connect_at(now);
                 self.link = LinkPhase::Waiting { until };
             }
-            // A connect waits for a valid lease, and for room in the write buffer. The conversation stays in memory.
+            // A connect waits for a valid lease, for the end of a doubt, and for room in the write buffer. The conversation
+            // stays in memory.
             LinkPhase::Waiting { .. } if !self.may_connect() => {}
             LinkPhase::Cold if !self.may_connect() => self.link = LinkPhase::Waiting { until: now },
             LinkPhase::Waiting { .. } | LinkPhase::Cold => {
@@ -271,6 +273,7 @@ impl Machine {
     pub(super) fn waiting_for(&self) -> &'static str {
         match &self.link {
             _ if !self.lease_valid => "the bridge could not reach its store to make sure that it may send",
+            _ if self.buffer.is_in_doubt() => "the store lost data, and the bridge had not read the rest",
             _ if self.buffer.is_full() => "the bridge could not reach its store, and too much waits for it",
             LinkPhase::Open(_) => "the connection was open, but the bot might still have sent a greeting",
             LinkPhase::Connecting { .. } => {
@@ -288,8 +291,9 @@ impl Machine {
         open && self.lease_valid && !self.buffer.is_in_doubt()
     }
 
+    /// Returns whether a connect may begin. In doubt the store may have lost the message that asks for it.
     pub(super) fn may_connect(&self) -> bool {
-        self.lease_valid && !self.buffer.is_full()
+        self.lease_valid && !self.buffer.is_full() && !self.buffer.is_in_doubt()
     }
 
     /// Returns whether the connection is so fresh that the first message is held.

@@ -7,11 +7,17 @@
 use std::cmp::Reverse;
 
 use super::super::platform_clock::PlatformClock;
+use super::super::turn::Turn;
 use super::Machine;
-use crate::domain::{MessageContent, Timestamp};
+use crate::domain::{Fingerprint, MessageContent, Timestamp};
 use crate::rtm::HistoryRecord;
 
 impl Machine {
+    /// Returns the turn whose message history may have. The message may wait to be sent again.
+    pub(super) fn sought_in_history(&self) -> Option<&Turn> {
+        self.turn.as_deref().filter(|turn| turn.went_out() && !turn.ends_session())
+    }
+
     /// Returns the place of the record that is probably the open turn's message. `said` are the plausible times of the
     /// records. The records before `from` are from before the gap.
     pub(super) fn likely_own_record(
@@ -20,13 +26,16 @@ impl Machine {
         said: &[Option<Timestamp>],
         from: usize,
     ) -> Option<usize> {
-        let turn = self.asking().filter(|turn| !turn.is_connect())?;
+        let turn = self.sought_in_history().filter(|turn| !turn.is_connect())?;
         let sent_at = self.platform_clock.of(turn.progress.sent_at?);
         // The message went out after the previous turn.
         let last_turn = self.buffer.record.last_turn.as_ref();
         let last_end =
             last_turn.map(|last| self.platform_clock.of(last.ended_at) - self.platform_clock.tolerance());
         let earliest = last_end.unwrap_or_default().max(sent_at - PlatformClock::SKEW);
+        let follows = |record: &HistoryRecord| record.id.as_deref().map(Fingerprint::of) == turn.follows;
+        let behind = turn.follows.and_then(|_| records.iter().rposition(follows));
+        let from = behind.map_or(from, |at| from.max(at + 1));
         let candidates = records.iter().zip(said).enumerate().skip(from).filter(|(_, (record, said_at))| {
             record.from_user && record.user_msg_id.is_none() && said_at.is_none_or(|at| at >= earliest)
         });

@@ -6,9 +6,9 @@
 //! * A message of a write is not in the store.
 //! * The lane knows less than was confirmed.
 //!
-//! The machine is then in doubt. It sends nothing and begins no write until it has read the lane, and reconciles from
-//! there ([`Machine::reconcile`]). A record that expired during a long quiet link looks the same, although the store
-//! lost nothing.
+//! The machine is then in doubt. It sends nothing, and begins no connect and no write, until it has read the lane. It
+//! reconciles from there ([`Machine::reconcile`]). A record that expired during a long quiet link looks the same,
+//! although the store lost nothing.
 //!
 //! The state of the machine wins, because it was true:
 //! * The lost changes of the open turn are written again.
@@ -112,8 +112,8 @@ impl Machine {
         if self.turn.is_none() {
             self.head = LaneHead::new(open.head_at.unwrap_or(now));
             let known = kept.iter().any(|message| Some(message.id) == sent);
-            if let Some(head) = self.lane.front().filter(|head| Some(head.id) == sent && !known) {
-                self.begin_sent_at_accept(now, Arc::clone(head));
+            if sent.is_some() && !known {
+                self.sent_at_accept = sent;
             }
         }
     }
