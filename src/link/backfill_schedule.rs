@@ -21,6 +21,7 @@ mod gap_start;
 mod history_reach;
 mod live_replies;
 mod read_pages;
+mod read_stage;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub(crate) use self::history_reach::PageTrust;
 use self::live_replies::{LiveReplies, ReplyMark};
 use self::read_pages::ReadPages;
 pub(crate) use self::read_pages::{PageSummary, UserRecord};
+use self::read_stage::ReadStage;
 use crate::domain::{Fingerprint, GapReason, RecentReplies, Timestamp};
 
 /// The waits before history is read again after a read that failed or told too little.
@@ -80,20 +82,6 @@ struct ReadSeries {
     /// the socket brings every later reply.
     end: Option<u64>,
     pages: ReadPages,
-}
-
-/// Which read is next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReadStage {
-    First,
-    /// The read in the middle of `history_settle`, for a waiting turn.
-    Middle,
-    /// The last regular read, at the end of `history_settle`.
-    Last,
-    /// The retry with this number.
-    Retry(u8),
-    /// No read follows. The reason tells what stays missing.
-    Ended(Option<GapReason>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +154,7 @@ impl Backfill {
             return None;
         }
         self.request = HistoryRequest::Stale;
-        Some(self.start.reads_behind().cloned())
+        Some(self.start.reads_behind().map(Into::into))
     }
 
     /// Starts the reads over a new link.
@@ -422,20 +410,14 @@ impl Backfill {
         let is_last = matches!(reads.stage, ReadStage::Last | ReadStage::Retry(_));
         let pages = &mut reads.pages;
         pages.is_newest = self.start.reads_behind().is_none() || is_last && self.reach.wants_newest_page();
-        let after = pages.cursor.as_ref().or(self.start.reads_behind());
-        BackfillStep::Read(after.filter(|_| !pages.is_newest).cloned())
+        let after = pages.cursor.as_deref().or(self.start.reads_behind());
+        BackfillStep::Read(after.filter(|_| !pages.is_newest).map(Into::into))
     }
 
     /// Returns when the next read is due.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         let reads = self.reads.as_ref().filter(|_| self.request == HistoryRequest::Idle)?;
         (!matches!(reads.stage, ReadStage::Ended(_))).then_some(reads.due)
-    }
-}
-
-impl ReadStage {
-    const fn retries(self) -> u8 {
-        if let Self::Retry(retries) = self { retries } else { 0 }
     }
 }
 

@@ -31,7 +31,7 @@ impl GapStart {
     }
 
     /// Returns the message behind which a read begins. Without one it is of the newest page.
-    pub(super) fn reads_behind(&self) -> Option<&Box<str>> {
-        self.after.as_ref().or(self.shown.as_ref())
+    pub(super) fn reads_behind(&self) -> Option<&str> {
+        self.after.as_deref().or(self.shown.as_deref())
     }
 }

@@ -339,9 +339,9 @@ fn gap_without_a_start_continues_behind_the_first_reply() {
     assert!(backfill.on_live_reply("ms-9", Some(at(9))), "and begins there");
     assert_eq!(read(&mut backfill, at(10)), None);
     assert!(backfill.on_answer());
-    assert!(!backfill.on_newest_page(Some(at(5)), at(11)), "it reaches back");
-    assert!(!backfill.on_newest_page(None, at(11)), "it is all there is");
-    assert!(backfill.on_newest_page(Some(at(6)), at(11)));
+    assert_eq!(backfill.on_newest_page(Some(at(5)), at(11)), None, "it reaches back");
+    assert_eq!(backfill.on_newest_page(None, at(11)), None, "it is all there is");
+    assert_eq!(backfill.on_newest_page(Some(at(6)), at(11)), Some(true), "no page showed the start");
     assert_eq!(read(&mut backfill, at(11)).as_deref(), Some("ms-1"));
 }
 

@@ -245,12 +245,7 @@ impl Machine {
     ) {
         let said: Vec<_> =
             put_in_order(&mut page.records, |record| self.platform_clock.plausible(record.created_on, now));
-        let far_off = page
-            .records
-            .iter()
-            .zip(&said)
-            .filter(|(record, said)| said.is_none() && record.created_on.is_some());
-        effects.extend(far_off.map(|_| Effect::FarOffTime));
+        effects.extend(far_off_times(&page.records, &said));
         let own = self.sought_in_history().map(|turn| turn.message.client_message_id);
         let mut own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
         if own.is_some() && own_at.is_some() {
@@ -278,8 +273,7 @@ impl Machine {
             }
             return;
         }
-        let begins_with =
-            page.records.iter().position(|r| r.from_user && backfill.begins_with(r.user_msg_id));
+        let begin = page.records.iter().position(|r| r.from_user && backfill.begins_with(r.user_msg_id));
         let reads_inside = asked && backfill.reads_inside();
         let known =
             page.records.iter().rposition(|r| r.id.as_deref().is_some_and(|id| backfill.is_before(id)));
@@ -312,7 +306,7 @@ impl Machine {
         };
         let (mut before, mut start) = (None, None);
         for (at, (record, said_at)) in page.records.into_iter().zip(said).enumerate() {
-            let in_gap = reads_inside || begins_with.is_some_and(|begin| begin <= at);
+            let in_gap = reads_inside || begin.is_some_and(|begin| begin <= at);
             let id = record.id.clone().filter(|_| in_gap && !summary.has_unclear);
             if record.from_user {
                 before = id.or(before);
@@ -339,22 +333,9 @@ impl Machine {
                 agent: record.agent,
             };
             let is_behind_ours = [ours_at, own_at].into_iter().flatten().any(|ours| ours < at);
-            match self.record_owner(&place) {
-                RecordOwner::Reply(owner) => {
-                    if owner.message.is_some() && !owner.late && !record.agent && !record.is_blank {
-                        self.on_bot_sign(now);
-                    }
-                    self.take_record(now, record, said_at, Some(owner), effects);
-                }
-                RecordOwner::Unclear if !summary.has_unclear => {
-                    summary.has_unclear = true;
-                    start = before.take();
-                }
-                RecordOwner::Unclear => {}
-                RecordOwner::Unrelated if is_behind_ours || self.is_heard(&record) => {
-                    self.take_record(now, record, said_at, None, effects);
-                }
-                RecordOwner::Unrelated => {}
+            let is_unclear = self.take_placed(now, record, &place, is_behind_ours, effects);
+            if is_unclear && !std::mem::replace(&mut summary.has_unclear, true) {
+                start = before.take();
             }
         }
         let (settle, urgent) = (self.bot.history_settle, self.needs_history());
@@ -364,6 +345,31 @@ impl Machine {
         if let Some(backfill) = self.backfill.as_mut().filter(|_| asked) {
             backfill.on_page(summary, urgent, now, settle);
         }
+    }
+
+    /// Journals a reply of a page if it belongs to the gap. Returns whether its owner is not clear yet.
+    fn take_placed(
+        &mut self,
+        now: Timestamp,
+        record: HistoryRecord,
+        place: &RecordPlace,
+        is_behind_ours: bool,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        match self.record_owner(place) {
+            RecordOwner::Reply(owner) => {
+                if owner.message.is_some() && !owner.late && !record.agent && !record.is_blank {
+                    self.on_bot_sign(now);
+                }
+                self.take_record(now, record, place.said_at, Some(owner), effects);
+            }
+            RecordOwner::Unclear => return true,
+            RecordOwner::Unrelated if is_behind_ours || self.is_heard(&record) => {
+                self.take_record(now, record, place.said_at, None, effects);
+            }
+            RecordOwner::Unrelated => {}
+        }
+        false
     }
 
     fn on_own_found(&mut self, now: Timestamp) {
@@ -389,6 +395,17 @@ impl Machine {
                 PageTrust::Newer | PageTrust::Short => too_old(),
             }
     }
+}
+
+/// Returns an effect for each time of a record that is not plausible.
+fn far_off_times(
+    records: &[HistoryRecord],
+    said: &[Option<Timestamp>],
+) -> impl Iterator<Item = Effect> + use<> {
+    let far_off =
+        |(record, said): &(&HistoryRecord, &Option<Timestamp>)| said.is_none() && record.created_on.is_some();
+    let count = records.iter().zip(said).filter(far_off).count();
+    std::iter::repeat_with(|| Effect::FarOffTime).take(count)
 }
 
 /// Puts records into the order in which they were said, and returns their times. Pages are ordered, oldest first or

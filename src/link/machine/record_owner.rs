@@ -20,6 +20,7 @@ pub(super) enum RecordOwner {
 
 /// The place of a record of the bot's in history.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(super) struct RecordPlace {
     /// The platform's time, if it is plausible.
     pub(super) said_at: Option<Timestamp>,
