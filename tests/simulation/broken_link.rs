@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rtm_bridge::domain::{AcceptedMessage, Correlation, ProblemKind, ResendPolicy, TurnOutcome};
 use rtm_bridge::link::{HistoryFailure, Input, LinkState, SocketLoss};
-use rtm_bridge::rtm::IncomingFrame;
+use rtm_bridge::rtm::{HistoryRecord, IncomingFrame};
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::{event, piece, reply};
+use super::support::{echo, event, piece, reply};
 
 #[test]
 fn loss_before_sending_is_backfilled_and_the_message_sent() {
@@ -131,6 +131,24 @@ fn message_that_history_shows_before_its_resend_is_not_sent_again() {
     bench.history(vec![incoming(&message), outgoing("ms-1")]);
     bench.idle(1);
     assert_eq!((bench.end(), bench.sends.len()), ((1, "quiet"), 1));
+}
+
+#[test]
+fn repeat_of_a_known_reply_that_names_the_message_proves_its_receipt() {
+    let mut bench = Bench::connected();
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
+    bench.lose(1006);
+    bench.reconnect();
+    // The clock of the platform is wrong, so this seems to be an older reply.
+    let created_on = Some(bench.now - ms(300_000));
+    bench.history(vec![HistoryRecord { created_on, ..outgoing("ms-1") }]);
+    assert_eq!(bench.reply("ms-1").in_reply_to, None);
+    bench.respond(echo("ms-1", &message));
+    for _ in 0..2 {
+        bench.pass(ms(1500));
+        bench.history(Vec::new());
+    }
+    assert_eq!((bench.sends.len(), bench.completed.len()), (1, 1));
 }
 
 #[test]

@@ -223,12 +223,11 @@ impl World {
         let mut clocks = Rng::with_seed(seed.rotate_left(32));
         let rhythm = draw_rhythm(&mut bot, seed);
         let odd = OddRecords::draw(&mut clocks);
-        let connects = Rng::with_seed(seed.rotate_left(16));
         let mut world = Self {
             rhythm,
             receivers,
             clocks,
-            connects,
+            connects: Rng::with_seed(seed.rotate_left(16)),
             bot: Arc::new(bot),
             now: START,
             queue: BTreeMap::new(),
@@ -812,17 +811,19 @@ impl World {
             return Ok(());
         }
         let written_to = self.written_to.get(&accepted.id);
-        for reply in progress.replies.iter().filter(|reply| !reply.late) {
-            let heard_on = reply.message_id.as_ref().and_then(|id| self.heard_on.get(id));
-            let other = heard_on.is_some_and(|on| written_to.is_none_or(|sockets| !sockets.contains(on)));
-            if other && !self.truth.lossy {
-                return Err(format!(
-                    "{:?} answers {}, which was not received",
-                    reply.message_id, accepted.id
-                ));
+        let is_own = |on: &u32| written_to.is_some_and(|sockets| sockets.contains(on));
+        let heard = progress.replies.iter().filter(|reply| !reply.late).filter_map(|reply| {
+            let id = reply.message_id.as_ref()?;
+            Some((id, self.heard_on.get(id)?))
+        });
+        // A reply behind the message on its own link counts as its answer, and proves the receipt.
+        let proved = heard.clone().any(|(_, on)| is_own(on));
+        match heard.filter(|(_, on)| !is_own(on)).map(|(id, _)| id).next() {
+            Some(id) if !proved && !self.truth.lossy => {
+                Err(format!("{id} answers {}, which was not received", accepted.id))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Checks the joined replies against their echoes. A reply is exact if and only if its echo says so.

@@ -249,7 +249,7 @@ impl Machine {
         let own = self.sought_in_history().map(|turn| turn.message.client_message_id);
         let mut own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
         if own.is_some() && own_at.is_some() {
-            self.on_own_found(now);
+            self.on_receipt_shown(now);
         }
         let last_turn = self.buffer.record.last_turn.as_ref();
         let is_ours = |record: &HistoryRecord| {
@@ -294,7 +294,7 @@ impl Machine {
         if !is_found && trust != PageTrust::None {
             own_at = self.likely_own_record(&page.records, &said, known.map_or(0, |at| at + 1));
             if own_at.is_some() {
-                self.on_own_found(now);
+                self.on_receipt_shown(now);
             }
         }
         let more = page.more && trust != PageTrust::None && end_at.is_none();
@@ -372,7 +372,8 @@ impl Machine {
         false
     }
 
-    fn on_own_found(&mut self, now: Timestamp) {
+    /// Notes that history, or a frame without a new reply, shows the receipt of the turn's message.
+    pub(super) fn on_receipt_shown(&mut self, now: Timestamp) {
         let Some(turn) = &mut self.turn else { return };
         turn.on_found();
         if turn.progress.acked_at.is_none() {

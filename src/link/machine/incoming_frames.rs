@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::input::{Effect, OutOfTurnReply};
 use super::super::new_deliveries;
 use super::super::open_streams::{JoinedReply, ReplyContext, ReplyStart, StreamUpdate};
-use super::super::turn::TurnPhase;
+use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::link_phase::LinkPhase;
 use crate::domain::{
@@ -150,6 +150,11 @@ impl Machine {
         self.on_session(now, response.session_id.take());
         let defers = |id: &str| self.turn.as_ref().is_some_and(|turn| turn.defers(id));
         if response.message_id.as_deref().is_some_and(|id| self.dedup.contains(id) || defers(id)) {
+            // History may have told the reply without its number.
+            let proves = |turn: &Turn| !turn.is_proved() && turn.is_echoed(response.correlation_id);
+            if self.turn.as_deref().is_some_and(proves) {
+                self.on_receipt_shown(now);
+            }
             effects.push(Effect::OutOfTurn(OutOfTurnReply::Duplicate));
             return;
         }

@@ -6,8 +6,8 @@
 //! * A message of a write is not in the store.
 //! * The lane knows less than was confirmed.
 //!
-//! The machine is then in doubt. It sends nothing, and begins no connect and no write, until it has read the lane. It
-//! reconciles from there ([`Machine::reconcile`]). A record that expired during a long quiet link looks the same,
+//! The machine is then in doubt. It sends nothing, and begins no connect and no write, until it has read the lane. The
+//! reconciliation begins there ([`Machine::reconcile`]). A record that expired during a long quiet link looks the same,
 //! although the store lost nothing.
 //!
 //! The state of the machine wins, because it was true:

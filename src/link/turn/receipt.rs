@@ -3,7 +3,7 @@
 use super::{Turn, TurnPhase};
 
 impl Turn {
-    /// Returns whether bytes of the message were sent, and the end is not decided. It may wait to be sent again.
+    /// Returns whether bytes of the message were sent, and the end is not decided. The message may wait for its resend.
     pub(crate) fn went_out(&self) -> bool {
         self.is_open() || self.waits_to_be_sent() && self.was_sent()
     }
@@ -20,7 +20,7 @@ impl Turn {
         }
     }
 
-    /// Notes that history has the message. It is not sent again. History may tell more.
+    /// Notes that the platform has the message, so that a waiting resend is dropped. History may tell the answer.
     pub(crate) fn on_found(&mut self) {
         if self.waits_to_be_sent() {
             self.phase = TurnPhase::Broken;
