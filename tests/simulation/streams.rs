@@ -230,3 +230,13 @@ fn stream_outside_a_turn_without_an_end_is_cut_by_time() {
     assert!(bench.reply("ms-1").partial);
     assert_eq!(gaps(&bench), 1);
 }
+
+#[test]
+fn cut_stream_is_told_if_its_conversation_rests_before_the_reconnect() {
+    let mut bench = Bench::connected_with(|bot| bot.idle_ttl = Some(ms(5000)));
+    bench.respond(piece("ms-1", "It ", false));
+    bench.lose(1006);
+    bench.pass(ms(6000));
+    assert!(bench.reply("ms-1").partial);
+    assert_eq!(gaps(&bench), 1);
+}

@@ -249,6 +249,7 @@ impl Machine {
             LinkPhase::Connecting { .. } if !wanted => {
                 self.link = LinkPhase::Cold;
                 effects.push(Effect::Abandon(AbandonReason::Unwanted));
+                self.cut_streams(now, false, effects);
             }
             LinkPhase::Waiting { until, .. } if now < self.connect_at(until) => {}
             LinkPhase::Cold if now < self.connect_at(now) => {
