@@ -121,6 +121,15 @@ impl LastTurn {
     }
 }
 
+/// The start of an open gap before which no reply is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstGap {
+    /// Its start by the store's clock.
+    pub since: Timestamp,
+    /// The `clientMessageId` of the conversation's message with which it begins.
+    pub own: Option<u64>,
+}
+
 /// The record of a conversation. The owner writes the whole record with every write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversationRecord {
@@ -140,6 +149,8 @@ pub struct ConversationRecord {
     pub context: Option<MessageId>,
     /// The platform's id of the newest reply. A backfill reads history forward from it.
     pub last_platform_message: Option<Box<str>>,
+    /// The gap before that reply, until it is closed. A backfill then reads the history before it too.
+    pub first_gap: Option<FirstGap>,
     /// The platform's time of that reply, or of an earlier one if it had none. A backfill reads no history from before
     /// this time.
     pub said_at: Option<Timestamp>,

@@ -37,7 +37,9 @@ pub use backoff::Backoff;
 pub use callback_url::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
 pub use connection_status::{ConnectionStatus, ConversationState, LinkState};
 pub use conversation_id::{BotName, ConversationId, InvalidName, Partition, UserId};
-pub use conversation_record::{ConversationRecord, Fingerprint, LastTurn, LateReplies, RecentReplies};
+pub use conversation_record::{
+    ConversationRecord, Fingerprint, FirstGap, LastTurn, LateReplies, RecentReplies,
+};
 pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
 };

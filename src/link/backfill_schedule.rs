@@ -25,14 +25,16 @@ mod read_stage;
 
 use std::time::Duration;
 
-use self::gap_start::GapStart;
+pub(crate) use self::gap_start::GapStart;
 use self::history_reach::HistoryReach;
 pub(crate) use self::history_reach::PageTrust;
-use self::live_replies::{LiveReplies, ReplyMark};
+use self::live_replies::LiveReplies;
+pub(crate) use self::live_replies::ReplyMark;
 use self::read_pages::ReadPages;
 pub(crate) use self::read_pages::{PageSummary, UserRecord};
 use self::read_stage::ReadStage;
-use crate::domain::{Fingerprint, GapReason, RecentReplies, Timestamp};
+use super::platform_clock::PlatformClock;
+use crate::domain::{Fingerprint, FirstGap, GapReason, RecentReplies, Timestamp};
 
 /// The waits before history is read again after a read that failed or told too little.
 const RETRIES: [Duration; 2] = [Duration::from_secs(15), Duration::from_mins(1)];
@@ -56,6 +58,8 @@ pub(crate) struct Backfill {
     live: LiveReplies,
     /// Whether a page reached back to the start of the gap.
     start_shown: bool,
+    /// Whether a page was empty although the page before it said that more follows.
+    promise_broken: bool,
     reach: HistoryReach,
     request: HistoryRequest,
     /// The reads over the current link, if there is one.
@@ -89,6 +93,8 @@ enum ReadResult {
     Complete,
     /// The read stopped at its most pages.
     Cut,
+    /// A record may be older than the gap.
+    Doubtful,
     /// The read failed, or the owner of a record is not clear yet.
     Incomplete,
 }
@@ -124,26 +130,19 @@ impl Backfill {
         let since_record = recent.iter().len().saturating_sub(known.max(1));
         Self {
             cause,
-            start: GapStart {
-                after,
-                before: before.into(),
-                backfilled,
-                oldest,
-                since: None,
-                own: None,
-                shown: None,
-            },
+            start: GapStart { after, before: before.into(), backfilled, oldest, first: None, shown: None },
             live: LiveReplies { first: None, newest: None, since_record },
             start_shown: false,
+            promise_broken: false,
             reach: HistoryReach::Unknown,
             request: HistoryRequest::Idle,
             reads: None,
         }
     }
 
-    /// Has the gap begin at this time and with this message of ours if no message of the platform is known before it.
-    pub(crate) fn since(mut self, since: Option<Timestamp>, own: Option<u64>) -> Self {
-        (self.start.since, self.start.own) = (since, own);
+    /// Has the gap begin here, because no message of the platform is known before it. `live` is the first reply since.
+    pub(crate) fn begins(mut self, first: FirstGap, live: Option<ReplyMark>) -> Self {
+        (self.start.first, self.live.first) = (Some(first), live);
         self
     }
 
@@ -185,6 +184,8 @@ impl Backfill {
             self.request = HistoryRequest::Stale;
         }
         self.reads = None;
+        // More replies than a page has may come until the next link.
+        (self.start_shown, self.promise_broken) = (false, false);
         if self.reach != HistoryReach::Shown {
             self.reach = HistoryReach::Unknown;
         }
@@ -194,6 +195,11 @@ impl Backfill {
     /// message as long as its newest replies still tell a new owner which ones are stored.
     pub(crate) fn on_live_reply(&mut self, id: &str, created_on: Option<Timestamp>) -> bool {
         self.live.add(id, created_on, self.start.after.is_some())
+    }
+
+    /// Returns the start of the gap.
+    pub(crate) fn start(&self) -> &GapStart {
+        &self.start
     }
 
     /// Returns whether no loss is known.
@@ -213,9 +219,15 @@ impl Backfill {
 
     /// Returns whether an unsolicited message of this time was missed. If the gap has no start, the message may be of any
     /// earlier time. `is_behind_first` says that its page shows the first live reply before it.
-    pub(crate) fn covers(&self, created_on: Option<Timestamp>, is_behind_first: bool) -> bool {
+    pub(crate) fn covers(
+        &self,
+        created_on: Option<Timestamp>,
+        is_behind_first: bool,
+        clock: &PlatformClock,
+    ) -> bool {
         let first = self.live.first.as_ref().and_then(|(first, _)| *first);
-        let starts = [first, self.start.since].into_iter().flatten();
+        let since = self.start.first.map(|first| clock.of(first.since) - clock.tolerance());
+        let starts = [first, since].into_iter().flatten();
         let is_later = created_on.is_some_and(|at| starts.into_iter().any(|start| start <= at));
         self.start.after.is_some() || is_behind_first || is_later
     }
@@ -242,27 +254,11 @@ impl Backfill {
         Some(!self.start_shown)
     }
 
-    /// Returns whether the last read shows every message before this time. A message that was said over the current link
-    /// may show up before an earlier one, and no read follows.
-    pub(crate) fn is_settled_before(&self, created_on: Option<Timestamp>) -> bool {
+    /// Returns whether the last read shows every message before this time of ours. A message that was said over the
+    /// current link may show up before an earlier one, and no read follows. Without a time, it may be such a message.
+    pub(crate) fn is_settled_before(&self, said_at: Option<Timestamp>) -> bool {
         let since = self.reads.as_ref().map(|reads| reads.since);
-        !self.is_probe() && since.is_some_and(|since| created_on.is_none_or(|at| at < since))
-    }
-
-    /// Returns whether this message was known before the gap.
-    pub(crate) fn is_before(&self, id: &str) -> bool {
-        self.start.before.contains(&Fingerprint::of(id))
-    }
-
-    /// Returns whether this message, of this time, is older than the gap.
-    pub(crate) fn is_too_old(&self, id: Option<&str>, created_on: Option<Timestamp>) -> bool {
-        self.start.oldest.zip(created_on).is_some_and(|(oldest, at)| at < oldest)
-            && !id.is_some_and(|id| self.start.backfilled.contains(&Fingerprint::of(id)))
-    }
-
-    /// Returns whether the gap begins with this message of ours.
-    pub(crate) fn begins_with(&self, client_message_id: Option<u64>) -> bool {
-        self.start.after.is_none() && self.start.own.is_some() && self.start.own == client_message_id
+        !self.is_probe() && since.zip(said_at).is_some_and(|(since, at)| at < since)
     }
 
     /// Returns whether the page of this read begins inside the gap.
@@ -292,23 +288,26 @@ impl Backfill {
         is_old: bool,
         is_whole: bool,
     ) -> PageTrust {
-        let Some(ReadSeries { pages, stage, .. }) = &self.reads else { return PageTrust::None };
-        let is_first = matches!(stage, ReadStage::First | ReadStage::Middle);
-        self.start_shown |= is_whole || is_old;
+        let Some(reads) = &mut self.reads else { return PageTrust::None };
+        let is_first = matches!(reads.stage, ReadStage::First | ReadStage::Middle);
+        reads.pages.reaches_start = is_whole || is_old;
+        // The page before said that more follows, as the newest page of a long history does.
+        let breaks_promise = is_empty && reads.pages.count > 0 && self.start.after.is_some();
         let has_start = self.start.reads_behind().is_some() || self.live.first.is_some() && self.start_shown;
         let needs_more = !has_start && !is_whole && !is_old;
-        let (reach, trust) = if needs_more && !is_first {
+        let (reach, trust) = if needs_more && !is_first || breaks_promise && self.promise_broken {
             self.reach.after_short_page()
         } else if self.start.after.is_none() || knows_before {
             (HistoryReach::Shown, PageTrust::All)
-        } else if pages.is_newest {
+        } else if reads.pages.is_newest {
             self.reach.after_newest_page(is_empty)
         } else if is_empty || is_old {
-            (self.reach.after_other_page(is_empty, pages.count > 0), PageTrust::None)
+            (self.reach.after_other_page(), PageTrust::None)
         } else {
             (HistoryReach::Shown, PageTrust::All)
         };
         self.reach = reach;
+        self.promise_broken |= breaks_promise;
         trust
     }
 
@@ -317,6 +316,8 @@ impl Backfill {
         let Some(reads) = &mut self.reads else { return };
         let pages = &mut reads.pages;
         pages.add(&page);
+        let is_decided = !pages.has_doubtful && (!pages.has_unclear || self.start.shown.is_some());
+        self.start_shown |= pages.reaches_start && is_decided;
         let next = page.next.filter(|_| self.start.reads_behind().is_some() && !pages.is_newest);
         if next.is_some() && !pages.are_full() {
             pages.cursor = next;
@@ -330,6 +331,7 @@ impl Backfill {
                 self.start.move_to(next);
                 ReadResult::Cut
             }
+            None if pages.has_doubtful => ReadResult::Doubtful,
             None => ReadResult::Complete,
         };
         self.on_read(result, urgent, now, settle);
@@ -358,7 +360,7 @@ impl Backfill {
             (ReadStage::Ended(None), now)
         } else if is_first && urgent && !settle.is_zero() {
             (ReadStage::Middle, (settled_at - settle / 2).max(now))
-        } else if is_first || now < settled_at {
+        } else if matches!(reads.stage, ReadStage::First | ReadStage::Middle) || now < settled_at {
             // There are two regular reads at least, however short `history_settle` is.
             (ReadStage::Last, settled_at.max(now))
         } else if result == ReadResult::Incomplete {
@@ -369,7 +371,8 @@ impl Backfill {
         } else if self.reach.is_undecided() {
             (if retries > 0 { reads.stage } else { ReadStage::Last }, now)
         } else {
-            let missing = (result == ReadResult::Cut).then_some(GapReason::HistoryTooShort);
+            let is_short = matches!(result, ReadResult::Cut | ReadResult::Doubtful);
+            let missing = is_short.then_some(GapReason::HistoryTooShort);
             (ReadStage::Ended(missing), now)
         };
     }

@@ -17,7 +17,7 @@
 //! * [`link_phase`]: connects, losses and keep-alive
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
-//! * [`own_record`]: our message in history
+//! * [`history_page`], [`own_record`]: a page of history, and our message in it
 //! * [`human_agent`], [`agent_messages`]: the human agent of a conversation, and the ids of its messages
 //! * [`record_owner`]: the records of history and their turns
 //! * [`keep_open`]: links without a waiting message
@@ -35,6 +35,7 @@ mod connection_status;
 mod end_session;
 mod erasure;
 mod exit_phase;
+mod history_page;
 mod human_agent;
 mod incoming_frames;
 mod keep_open;
@@ -103,6 +104,8 @@ pub struct Machine {
     agent_messages: AgentMessages,
     /// The reply that was journaled last, without those that were cut.
     newest_reply: Option<Fingerprint>,
+    /// When the last message was first sent.
+    last_sent_at: Option<Timestamp>,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -168,6 +171,7 @@ impl Machine {
             agent_evidence: AgentEvidence::Current,
             agent_messages: AgentMessages::default(),
             newest_reply: None,
+            last_sent_at: None,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,

@@ -179,6 +179,11 @@ impl OpenStreams {
         self.0.iter().any(|open| open.ended && !open.sought)
     }
 
+    /// Returns whether the end of a stream was heard and its whole text is not known yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.iter().any(|open| open.ended)
+    }
+
     /// Notes that history is read for the whole text of the streams.
     pub(crate) fn on_sought(&mut self) {
         for open in self.0.iter_mut().filter(|open| open.ended) {

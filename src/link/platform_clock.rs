@@ -58,6 +58,11 @@ impl PlatformClock {
         Timestamp::from_millis(at.as_millis().saturating_add_signed(self.lead().saturating_neg()))
     }
 
+    /// Returns the latest time of ours at which the platform's clock may have shown this one, if the lead is known.
+    pub(crate) fn latest(&self, at: Timestamp) -> Option<Timestamp> {
+        self.knows_lead().then(|| self.ours(at) + self.tolerance())
+    }
+
     /// Returns how exactly the two clocks are compared.
     pub(crate) fn tolerance(&self) -> Duration {
         Duration::from_secs(if self.knows_lead() { 1 } else { 5 })

@@ -93,6 +93,8 @@ pub(crate) struct Turn {
     pub(crate) written_at: Option<Timestamp>,
     /// The newest whole reply before this owner wrote the message first. History has the message behind it.
     pub(crate) follows: Option<Fingerprint>,
+    /// When this owner sent the message before it.
+    pub(crate) previous_sent_at: Option<Timestamp>,
     /// When this owner resumed the turn of an earlier one.
     resumed_at: Option<Timestamp>,
     /// Whether the link was lost in this turn.
@@ -134,6 +136,7 @@ impl Turn {
             named_instead: None,
             written_at: None,
             follows: None,
+            previous_sent_at: None,
             resumed_at: None,
             lost: false,
             unheard: false,

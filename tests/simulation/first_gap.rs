@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::domain::{AcceptedMessage, ConversationRecord, EntryBody, GapReason, LastTurn, Timestamp};
+use rtm_bridge::domain::{
+    AcceptedMessage, ConversationRecord, EntryBody, FirstGap, GapReason, LastTurn, Timestamp,
+};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::{HistoryPage, HistoryRecord};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
-use super::bench::{Bench, incoming, ms, outgoing};
+use super::bench::{Bench, incoming, ms, outgoing, unnumbered};
 use super::support::{accepted, plain};
 
 /// A new owner of a conversation whose only message ended without a reply.
@@ -121,4 +123,120 @@ fn newest_page_behind_the_first_live_reply_is_told_as_a_gap() {
     bench.pass(ms(100));
     let last_read = bench.history_reads.last().map(|(after, _)| after.as_deref());
     assert_eq!((gaps(&bench), last_read), (vec![GapReason::HistoryTooShort], Some(Some("ms-3"))));
+}
+
+/// The conversation as the next owner finds it.
+fn next_owner(bench: &Bench) -> Bench {
+    let open =
+        ConversationSnapshot { record: bench.record(), next_position: 1, ..ConversationSnapshot::default() };
+    Bench::opened(open, |_| ())
+}
+
+#[test]
+fn next_owner_reads_what_was_before_the_first_live_reply() {
+    let (mut bench, first) = unanswered();
+    let start = FirstGap { since: bench.now, own: Some(first.client_message_id) };
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-2");
+    assert_eq!(bench.record().first_gap, Some(start));
+    let mut next = next_owner(&bench);
+    next.give(Input::Connected);
+    assert_eq!(reads(&next), [None], "the newest page, and not behind the live reply");
+    let missed = said_at("ms-1", next.now);
+    next.history(vec![incoming(&first), missed, outgoing("ms-2")]);
+    assert_eq!(replies(&next), ["ms-1"]);
+    next.pass(ms(3000));
+    next.history(vec![outgoing("ms-1"), outgoing("ms-2")]);
+    next.pass(ms(100));
+    assert_eq!(next.record().first_gap, None, "the gap is closed");
+    assert_eq!(gaps(&next), []);
+}
+
+#[test]
+fn gap_that_was_told_is_not_read_by_the_next_owner() {
+    let (mut bench, _) = unanswered();
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-3");
+    let page = newest_page(&bench, 20);
+    bench.give(page);
+    bench.pass(ms(100));
+    assert_eq!((gaps(&bench), bench.record().first_gap), (vec![GapReason::HistoryTooShort], None));
+}
+
+#[test]
+fn reads_continue_behind_the_message_of_ours_with_which_the_gap_begins() {
+    let (mut bench, first) = unanswered();
+    bench.give(Input::Connected);
+    bench.history(vec![incoming(&first), said_at("ms-1", Timestamp::default())]);
+    assert_eq!(replies(&bench), ["ms-1"]);
+    bench.pass(ms(3000));
+    assert_eq!(reads(&bench), [None, Some("user-1")], "a newest page could be too short by now");
+}
+
+/// Reads these records twice, and returns the gaps.
+fn gaps_after(records: impl Fn(&Bench, &AcceptedMessage) -> Vec<HistoryRecord>) -> Vec<GapReason> {
+    let (mut bench, first) = unanswered();
+    bench.give(Input::Connected);
+    for _ in 0..2 {
+        let page = records(&bench, &first);
+        bench.history(page);
+        bench.pass(ms(5000));
+    }
+    assert_eq!(replies(&bench), Vec::<&str>::new());
+    gaps(&bench)
+}
+
+#[test]
+fn record_that_nothing_places_is_told_as_a_gap() {
+    // Without numbers, and on an unknown clock, it may be of the gap or from before.
+    for (minutes_ago, gap) in [(7, Some(GapReason::HistoryTooShort)), (90, None)] {
+        let began = Bench::new().now;
+        let of = |at: Timestamp| vec![unnumbered("Where is my order?", at), said_at("ms-1", at)];
+        let told = gaps_after(|_, _| of(began - ms(minutes_ago * 60_000)));
+        assert_eq!(told, Vec::from_iter(gap), "{minutes_ago} minutes ago");
+    }
+}
+
+#[test]
+fn record_before_a_message_from_before_the_gap_is_no_gap() {
+    let began = Bench::new().now;
+    let told = gaps_after(|_, first| {
+        let number = Some(first.client_message_id - 1);
+        let earlier = HistoryRecord { user_msg_id: number, ..incoming(first) };
+        vec![said_at("ms-1", began - ms(60_000)), earlier]
+    });
+    assert_eq!(told, []);
+}
+
+#[test]
+fn newest_page_with_a_later_message_of_ours_only_is_too_short() {
+    let (mut bench, _) = unanswered();
+    let second = second_turn(&mut bench);
+    bench.say("ms-20");
+    let mut records: Vec<_> = (5..14).map(|n| said_at(&format!("ms-{n}"), bench.now - ms(100 - n))).collect();
+    records.push(HistoryRecord { id: Some("user-2".into()), ..incoming(&second) });
+    records.push(said_at("ms-20", bench.now));
+    for _ in 0..2 {
+        bench.give(Input::History(Ok(HistoryPage { records: records.clone(), more: true })));
+        bench.pass(ms(5000));
+    }
+    assert_eq!(gaps(&bench), [GapReason::HistoryTooShort]);
+}
+
+#[test]
+fn newest_page_of_a_later_link_is_judged_anew() {
+    let (mut bench, first) = unanswered();
+    bench.give(Input::Connected);
+    let own = HistoryRecord { id: None, ..incoming(&first) };
+    bench.history(vec![own, said_at("ms-1", bench.now)]);
+    bench.lose(1006);
+    bench.reconnect();
+    for _ in 0..2 {
+        let page = newest_page(&bench, 5);
+        bench.give(page);
+        bench.pass(ms(5000));
+    }
+    assert_eq!(gaps(&bench), [GapReason::HistoryTooShort], "more than a page may have come between the two");
 }

@@ -125,3 +125,20 @@ fn page_is_read_in_its_own_order() {
         assert_eq!(told, ["ms-first", "ms-0", "ms-1", "ms-2", "ms-3", "ms-4"], "{newest_first}");
     }
 }
+
+#[test]
+fn record_without_a_known_time_does_not_begin_the_next_gap() {
+    // It may be of the new link, where history may show it before an earlier one.
+    for at in [None, Some(MINUTES)] {
+        let mut bench = Bench::connected();
+        bench.lose(1006);
+        bench.reconnect();
+        let record = HistoryRecord { created_on: at.map(|lead| bench.now + lead), ..outgoing("ms-2") };
+        bench.history(vec![record.clone()]);
+        bench.pass(ms(3000));
+        bench.history(vec![record]);
+        bench.pass(ms(3000));
+        assert_eq!(bench.replies.len(), 2);
+        assert_eq!(bench.record().last_platform_message.as_deref(), Some("ms-first"));
+    }
+}

@@ -119,3 +119,22 @@ fn probe_of_a_stuck_turn_finds_an_unnumbered_message() {
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
 }
+
+#[test]
+fn record_of_the_message_before_with_the_same_text_proves_nothing() {
+    let mut bench = Bench::connected();
+    bench.pass(ms(10_000));
+    let first = bench.now;
+    bench.post_with(|new| new.rules = TurnRules::new(Some(1), None, None).unwrap());
+    bench.say("ms-1");
+    bench.pass(ms(500));
+    bench.post_with(|new| {
+        new.resend = ResendPolicy::Auto;
+        new.rules = TurnRules::new(None, None, Some(60_000)).unwrap();
+    });
+    bench.lose(1006);
+    bench.reconnect();
+    // History shows the reply before its message, as the page's order may be of another clock.
+    settle(&mut bench, &[unnumbered(TEXT, first)]);
+    assert_eq!(bench.sends.len(), 3, "only the first of the two shows");
+}

@@ -36,6 +36,8 @@ pub(super) struct StoreModel {
     pub(super) ended: HashMap<MessageId, Message>,
     /// The replies of the journal by the platform's ids: their texts, and whether they are partial.
     pub(super) replies: HashMap<Box<str>, (Box<str>, bool)>,
+    /// The times at which the journal got them.
+    pub(super) told_at: HashMap<Box<str>, Timestamp>,
     /// The messages whose bytes were sent at least once.
     pub(super) sent: HashSet<MessageId>,
     /// The connects whose socket was open. The store may have lost them before it learnt of that.
@@ -93,7 +95,7 @@ impl StoreModel {
 
     /// Returns the platform's message behind which a new owner would read history.
     pub(super) fn reads_from(&self) -> Option<&str> {
-        self.record.last_platform_message.as_deref()
+        self.record.last_platform_message.as_deref().filter(|_| self.record.first_gap.is_none())
     }
 
     /// Returns whether a session of the platform is known.
@@ -233,6 +235,7 @@ impl StoreModel {
                 {
                     return Err(format!("{id} is in the journal twice"));
                 }
+                self.told_at.extend(reply.message_id.clone().map(|id| (id, entry.at)));
                 if reply.seq != entry.seq {
                     return Err("a reply has another seq than its entry".into());
                 }

@@ -240,3 +240,15 @@ fn cut_stream_is_told_if_its_conversation_rests_before_the_reconnect() {
     assert!(bench.reply("ms-1").partial);
     assert_eq!(gaps(&bench), 1);
 }
+
+#[test]
+fn next_owner_seeks_a_stream_with_a_hole_that_was_not_told() {
+    let mut bench = Bench::connected();
+    bench.respond(piece("ms-1", "It ", false));
+    bench.lose(1006);
+    bench.reconnect();
+    bench.respond(piece("ms-1", "today.", true));
+    bench.say("ms-2");
+    let place = bench.record().last_platform_message;
+    assert_eq!(place.as_deref(), Some("ms-first"), "history has the stream before the reply");
+}

@@ -44,15 +44,9 @@ impl HistoryReach {
         (Self::Short, if matches!(self, Self::Short) { PageTrust::All } else { PageTrust::Short })
     }
 
-    /// Returns the state after a page that is empty or began elsewhere. `continues` says that the previous page of the
-    /// read ended where this one was to begin.
-    pub(super) const fn after_other_page(self, is_empty: bool, continues: bool) -> Self {
-        match self {
-            Self::Suspect => Self::Gone,
-            // A read that once found the start finds it again, unless history forgot it meanwhile.
-            Self::Shown if is_empty && continues => Self::Shown,
-            _ => Self::Doubtful,
-        }
+    /// Returns the state after a page that is empty or began elsewhere.
+    pub(super) const fn after_other_page(self) -> Self {
+        if matches!(self, Self::Suspect) { Self::Gone } else { Self::Doubtful }
     }
 
     /// Returns whether another read is needed to decide.

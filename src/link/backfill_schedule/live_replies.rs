@@ -3,7 +3,7 @@
 use crate::domain::{RecentReplies, Timestamp};
 
 /// A reply of the platform by id and time.
-pub(super) type ReplyMark = (Option<Timestamp>, Box<str>);
+pub(crate) type ReplyMark = (Option<Timestamp>, Box<str>);
 
 /// The replies that arrived while the gap was open.
 #[derive(Debug)]

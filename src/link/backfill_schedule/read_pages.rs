@@ -7,6 +7,7 @@ pub(super) const MAX_PAGES: u8 = 50;
 
 /// The pages of the current read.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(super) struct ReadPages {
     pub(super) count: u8,
     /// The number of pages with new replies.
@@ -15,10 +16,14 @@ pub(super) struct ReadPages {
     pub(super) cursor: Option<Box<str>>,
     /// The user's last message on these pages.
     pub(super) user_message: Option<UserRecord>,
+    /// Whether the last page reaches back to the start of the gap.
+    pub(super) reaches_start: bool,
     /// Whether the requested page is the newest one.
     pub(super) is_newest: bool,
     /// Whether the owner of a record is not clear yet.
     pub(super) has_unclear: bool,
+    /// Whether a record may be older than the gap.
+    pub(super) has_doubtful: bool,
 }
 
 /// A message of the user by its `clientMessageId`, if that is a number.
@@ -36,6 +41,8 @@ pub(crate) struct PageSummary {
     pub(crate) has_new: bool,
     /// Whether the owner of a record is not clear yet.
     pub(crate) has_unclear: bool,
+    /// Whether nothing tells of a record if it is older than the gap.
+    pub(crate) has_doubtful: bool,
 }
 
 impl ReadPages {
@@ -45,6 +52,7 @@ impl ReadPages {
         self.new += u8::from(page.has_new);
         self.user_message = page.user_message;
         self.has_unclear |= page.has_unclear;
+        self.has_doubtful |= page.has_doubtful;
     }
 
     /// Returns whether the read stops here.

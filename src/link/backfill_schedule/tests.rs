@@ -291,7 +291,11 @@ fn probe_of_a_stuck_turn_is_one_read_without_a_gap() {
 fn record_moves_before_its_recent_replies_forget_the_anchor() {
     let mut recent: RecentReplies = ["a", "ms-0"].into_iter().map(Fingerprint::of).collect();
     let mut backfill = Backfill::new(GapCause::Lost, Some("ms-0".into()), &recent, None, &[]);
-    assert!(backfill.is_before("a") && backfill.is_before("ms-0") && !backfill.is_before("ms-1"));
+    assert!(
+        backfill.start().is_before("a")
+            && backfill.start().is_before("ms-0")
+            && !backfill.start().is_before("ms-1")
+    );
     let mut record = "ms-0".to_owned();
     for n in 1..1000 {
         let id = format!("ms-{n}");
@@ -304,7 +308,7 @@ fn record_moves_before_its_recent_replies_forget_the_anchor() {
     }
     assert_eq!(backfill.into_newest().map(|(_, id)| id).as_deref(), Some("ms-999"));
     let next = Backfill::new(GapCause::Away, Some(record.into()), &recent, None, &[]);
-    assert!(!next.is_before("ms-999"), "what came since the record's message is not before the gap");
+    assert!(!next.start().is_before("ms-999"), "what came since the record's message is not before the gap");
 }
 
 #[test]
@@ -325,7 +329,7 @@ fn reply_over_the_current_link_is_not_settled() {
     let mut backfill = after_loss();
     assert!(!backfill.is_settled_before(Some(at(0))), "no read is of any use yet");
     backfill.on_connected(at(10));
-    assert!(backfill.is_settled_before(Some(at(9))) && backfill.is_settled_before(None));
+    assert!(backfill.is_settled_before(Some(at(9))) && !backfill.is_settled_before(None));
     assert!(!backfill.is_settled_before(Some(at(10))));
     let probe = stuck_probe(at(10));
     assert!(!probe.is_settled_before(Some(at(9))));
@@ -349,8 +353,49 @@ fn gap_without_a_start_continues_behind_the_first_reply() {
 fn reply_stored_by_an_earlier_owner_is_not_too_old() {
     let recent: RecentReplies = ["ms-0", "ms-1"].into_iter().map(Fingerprint::of).collect();
     let backfill = Backfill::new(GapCause::Away, Some("ms-0".into()), &recent, Some(at(100)), &[]);
-    assert!(!backfill.is_too_old(Some("ms-1"), Some(at(50))));
+    assert!(!backfill.start().is_too_old(Some("ms-1"), Some(at(50))));
     assert!(
-        backfill.is_too_old(Some("ms-2"), Some(at(50))) && !backfill.is_too_old(Some("ms-2"), Some(at(100)))
+        backfill.start().is_too_old(Some("ms-2"), Some(at(50)))
+            && !backfill.start().is_too_old(Some("ms-2"), Some(at(100)))
     );
+}
+
+#[test]
+fn late_answer_to_the_read_in_the_middle_is_not_the_last() {
+    let mut backfill = after_loss();
+    backfill.on_connected(at(0));
+    read(&mut backfill, at(0));
+    answer_known(&mut backfill, at(10), true);
+    read(&mut backfill, at(1500));
+    answer_known(&mut backfill, at(3500), true);
+    assert_eq!(
+        read(&mut backfill, at(3500)).as_deref(),
+        Some("ms-0"),
+        "a record may have shown up meanwhile"
+    );
+    answer_known(&mut backfill, at(3600), true);
+    assert_eq!(backfill.step(at(3600), true), BackfillStep::Close(None));
+}
+
+/// Answers with a page that promises more, and then with an empty one. Returns whether history proved too short.
+fn answer_broken_promise(backfill: &mut Backfill) -> bool {
+    assert!(backfill.on_answer());
+    backfill.on_reach(false, false, false, false);
+    backfill.on_page(page_before("ms-10"), false, at(3000), SETTLE);
+    assert_eq!(read(backfill, at(3000)).as_deref(), Some("ms-10"));
+    answer_empty(backfill, at(3000))
+}
+
+#[test]
+fn empty_page_behind_one_that_promised_more_is_checked_by_the_newest_page() {
+    let mut backfill = after_loss();
+    backfill.on_connected(at(0));
+    read(&mut backfill, at(0));
+    answer_known(&mut backfill, at(10), false);
+    assert_eq!(read(&mut backfill, at(3000)).as_deref(), Some("ms-0"));
+    assert!(!answer_broken_promise(&mut backfill));
+    assert_eq!(read(&mut backfill, at(3000)), None, "the page may have been the newest one");
+    assert_eq!(answer(&mut backfill, false, false), PageTrust::None);
+    assert_eq!(read(&mut backfill, at(3000)).as_deref(), Some("ms-0"));
+    assert!(answer_broken_promise(&mut backfill), "twice: history does not reach back");
 }

@@ -11,16 +11,14 @@
 //! Foreign messages of the user are left alone. The number of an ended message is not kept, so the machine cannot tell
 //! its own messages from those of the user's other sessions.
 
-use super::super::backfill_schedule::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserRecord};
+use super::super::backfill_schedule::{Backfill, BackfillStep, GapCause};
 use super::super::input::{Effect, HistoryFailure};
 use super::super::platform_clock::PlatformClock;
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::link_phase::LinkPhase;
-use super::record_owner::{RecordOwner, RecordPlace};
-use crate::domain::{DeliveryKind, EntryBody, Fingerprint, GapReason, Timestamp};
-use crate::rtm::{HistoryPage, HistoryRecord};
-use crate::store::ConversationChange;
+use crate::domain::{DeliveryKind, EntryBody, Fingerprint, FirstGap, GapReason, Timestamp};
+use crate::rtm::HistoryPage;
 
 impl Machine {
     /// Opens a gap, or notes another loss in the one that is open.
@@ -34,25 +32,44 @@ impl Machine {
         let record = &self.buffer.record;
         // The bot may still answer a message that it did not answer in time.
         if record.last_platform_message.is_some() || record.last_turn.is_some() || in_turn {
-            self.backfill = Some(self.new_backfill(cause));
+            self.open_backfill(cause);
         }
     }
 
-    fn new_backfill(&self, cause: GapCause) -> Box<Backfill> {
+    /// Opens a backfill behind the newest known reply, or where an earlier gap began that is still open.
+    fn open_backfill(&mut self, cause: GapCause) -> &mut Backfill {
+        let first = self.first_gap();
+        let record = &mut self.buffer.record;
+        let newest = record.last_platform_message.clone();
+        let after = newest.clone().filter(|_| first.is_none());
+        record.first_gap = first;
         let record = &self.buffer.record;
-        let after = record.last_platform_message.clone();
-        let backfill = Backfill::new(cause, after, &record.recent, self.oldest_missed(), &self.unfinished);
-        // Without a reply before it, the gap begins with the conversation's messages.
-        let since = match &record.last_turn {
-            Some(last) => Some(record.connected_at.unwrap_or(last.ended_at)),
-            None => self.turn.as_ref().and_then(|turn| turn.progress.sent_at),
+        let oldest = match first {
+            Some(first) => Some(self.platform_clock.earliest(first.since)),
+            None => self.oldest_missed(),
         };
-        let own = match &record.last_turn {
-            Some(last) => last.client_message_id,
-            None => self.turn.as_ref().map(|turn| turn.message.client_message_id),
+        let mut backfill = Backfill::new(cause, after, &record.recent, oldest, &self.unfinished);
+        if let Some(first) = first {
+            backfill = backfill.begins(first, newest.map(|id| (record.said_at, id)));
+        }
+        self.backfill.insert(Box::new(backfill))
+    }
+
+    /// Returns the start of the gap if no reply is known before it. It begins with the conversation's messages then.
+    fn first_gap(&self) -> Option<FirstGap> {
+        let record = &self.buffer.record;
+        if record.first_gap.is_some() || record.last_platform_message.is_some() {
+            return record.first_gap;
+        }
+        if let Some(last) = &record.last_turn {
+            let since = record.connected_at.unwrap_or(last.ended_at);
+            return Some(FirstGap { since, own: last.client_message_id });
+        }
+        let Some(turn) = &self.turn else {
+            return record.connected_at.map(|since| FirstGap { since, own: None });
         };
-        let clock = &self.platform_clock;
-        Box::new(backfill.since(since.map(|at| clock.of(at) - clock.tolerance()), own))
+        let since = turn.progress.sent_at.unwrap_or(turn.message.accepted_at);
+        Some(FirstGap { since, own: Some(turn.message.client_message_id) })
     }
 
     /// Returns the approximate time of the newest known message: an older one was not missed since. Without the
@@ -76,7 +93,11 @@ impl Machine {
         }
     }
 
+    /// Has the next gap begin behind this message, unless a stream before it is still sought in history.
     fn read_from(&mut self, id: Box<str>, created_on: Option<Timestamp>) {
+        if self.streams.has_ended() {
+            return;
+        }
         let record = &mut self.buffer.record;
         record.last_platform_message = Some(id);
         record.said_at = record.said_at.max(created_on);
@@ -140,9 +161,7 @@ impl Machine {
         if self.backfill.is_some() || self.stuck_at().is_none_or(|at| now < at) {
             return;
         }
-        let mut probe = self.new_backfill(GapCause::Stuck);
-        probe.on_connected(now);
-        self.backfill = Some(probe);
+        self.open_backfill(GapCause::Stuck).on_connected(now);
         let Some(turn) = &mut self.turn else { return };
         turn.probed = true;
         if self.rhythm.knows_first_reply() {
@@ -160,9 +179,7 @@ impl Machine {
         if let Some(backfill) = &mut self.backfill {
             effects.extend(backfill.look().map(Effect::ReadHistory));
         } else {
-            let mut probe = self.new_backfill(GapCause::Stuck);
-            probe.on_connected(now);
-            self.backfill = Some(probe);
+            self.open_backfill(GapCause::Stuck).on_connected(now);
         }
         if let Some(turn) = &mut self.turn {
             (turn.looked, turn.probed) = (true, true);
@@ -181,9 +198,8 @@ impl Machine {
         if !may_read || self.backfill.is_some() || !self.streams.wants_whole() {
             return false;
         }
-        let mut probe = self.new_backfill(GapCause::Stuck);
-        probe.on_connected(now + self.bot.history_settle);
-        self.backfill = Some(probe);
+        let settled_at = now + self.bot.history_settle;
+        self.open_backfill(GapCause::Stuck).on_connected(settled_at);
         true
     }
 
@@ -207,6 +223,9 @@ impl Machine {
             if let Some(turn) = &mut self.turn {
                 turn.on_unheard();
             }
+        }
+        if self.buffer.record.first_gap.take().is_some() {
+            self.buffer.touch(now);
         }
         if let Some((created_on, newest)) = backfill.into_newest()
             && self.buffer.record.last_platform_message.as_ref() != Some(&newest)
@@ -233,194 +252,4 @@ impl Machine {
             Err(_) => {}
         }
     }
-
-    /// Takes the records of a page: our own message, which proves its receipt, and the bot's replies since the gap
-    /// began. If the page was not `asked` for since the last loss, only its records count. A missing record then proves nothing.
-    fn take_history(
-        &mut self,
-        now: Timestamp,
-        mut page: HistoryPage,
-        asked: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let said: Vec<_> =
-            put_in_order(&mut page.records, |record| self.platform_clock.plausible(record.created_on, now));
-        effects.extend(far_off_times(&page.records, &said));
-        let own = self.sought_in_history().map(|turn| turn.message.client_message_id);
-        let mut own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
-        if own.is_some() && own_at.is_some() {
-            self.on_receipt_shown(now);
-        }
-        let last_turn = self.buffer.record.last_turn.as_ref();
-        let is_ours = |record: &HistoryRecord| {
-            let id = record.user_msg_id;
-            record.from_user
-                && id.is_some()
-                && (id == own || last_turn.is_some_and(|last| last.is_echoed(id)))
-        };
-        let ours_at = page.records.iter().position(is_ours);
-        let Some(backfill) = &mut self.backfill else { return };
-        let end_at = page.records.iter().position(|r| r.from_user && backfill.ends_before(r.user_msg_id));
-        let oldest = said.iter().flatten().next().copied().filter(|_| page.more);
-        let first_live = backfill.first_live();
-        let first_live_at = page.records.iter().position(|r| r.id.is_some() && r.id.as_deref() == first_live);
-        if asked
-            && first_live_at.is_none()
-            && let Some(is_short) = backfill.on_newest_page(oldest, now)
-        {
-            if is_short {
-                self.append_event(now, DeliveryKind::Gap, EntryBody::Gap(GapReason::HistoryTooShort));
-            }
-            return;
-        }
-        let begin = page.records.iter().position(|r| r.from_user && backfill.begins_with(r.user_msg_id));
-        let reads_inside = asked && backfill.reads_inside();
-        let known =
-            page.records.iter().rposition(|r| r.id.as_deref().is_some_and(|id| backfill.is_before(id)));
-        let is_old =
-            page.records.iter().zip(&said).any(|(record, at)| backfill.is_too_old(record.id.as_deref(), *at));
-        let trust = if asked {
-            let is_whole = ours_at.is_some() || !page.more;
-            backfill.on_reach(known.is_some(), page.records.is_empty(), is_old, is_whole)
-        } else {
-            PageTrust::All
-        };
-        let is_short = trust == PageTrust::Short && !backfill.is_probe();
-        let is_found = own_at.is_some() || asked && backfill.user_message() == Some(UserRecord(own));
-        let user_message = if asked { backfill.user_message() } else { None };
-        if is_short {
-            self.append_event(now, DeliveryKind::Gap, EntryBody::Gap(GapReason::HistoryTooShort));
-        }
-        if !is_found && trust != PageTrust::None {
-            own_at = self.likely_own_record(&page.records, &said, known.map_or(0, |at| at + 1));
-            if own_at.is_some() {
-                self.on_receipt_shown(now);
-            }
-        }
-        let more = page.more && trust != PageTrust::None && end_at.is_none();
-        let mut summary = PageSummary {
-            next: page.records.iter().rev().find_map(|record| record.id.clone()).filter(|_| more),
-            user_message,
-            has_new: false,
-            has_unclear: false,
-        };
-        let (mut before, mut start) = (None, None);
-        for (at, (record, said_at)) in page.records.into_iter().zip(said).enumerate() {
-            let in_gap = reads_inside || begin.is_some_and(|begin| begin <= at);
-            let id = record.id.clone().filter(|_| in_gap && !summary.has_unclear);
-            if record.from_user {
-                before = id.or(before);
-                // A reply behind our message answers it, even if another session of the user's spoke since.
-                if own.is_none() || summary.user_message != Some(UserRecord(own)) {
-                    summary.user_message =
-                        Some(UserRecord(if own_at == Some(at) { own } else { record.user_msg_id }));
-                }
-                continue;
-            }
-            // The open turn's message is the one at the end of the gap, or a later one.
-            let ahead = own.is_some() && own_at.max(end_at).is_some_and(|own| own > at);
-            if known.is_some_and(|known| at <= known) || self.is_known(&record, said_at, trust) {
-                before = id.or(before);
-                continue;
-            }
-            summary.has_new = true;
-            let place = RecordPlace {
-                said_at,
-                user_message: summary.user_message,
-                ahead,
-                behind_first: first_live_at.is_some_and(|first| first < at),
-                in_gap,
-                agent: record.agent,
-            };
-            let is_behind_ours = [ours_at, own_at].into_iter().flatten().any(|ours| ours < at);
-            let is_unclear = self.take_placed(now, record, &place, is_behind_ours, effects);
-            if is_unclear && !std::mem::replace(&mut summary.has_unclear, true) {
-                start = before.take();
-            }
-        }
-        let (settle, urgent) = (self.bot.history_settle, self.needs_history());
-        if let (Some(backfill), Some(start)) = (&mut self.backfill, start) {
-            backfill.on_start_shown(start);
-        }
-        if let Some(backfill) = self.backfill.as_mut().filter(|_| asked) {
-            backfill.on_page(summary, urgent, now, settle);
-        }
-    }
-
-    /// Journals a reply of a page if it belongs to the gap. Returns whether its owner is not clear yet.
-    fn take_placed(
-        &mut self,
-        now: Timestamp,
-        record: HistoryRecord,
-        place: &RecordPlace,
-        is_behind_ours: bool,
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        match self.record_owner(place) {
-            RecordOwner::Reply(owner) => {
-                if owner.message.is_some() && !owner.late && !record.agent && !record.is_blank {
-                    self.on_bot_sign(now);
-                }
-                self.take_record(now, record, place.said_at, Some(owner), effects);
-            }
-            RecordOwner::Unclear => return true,
-            RecordOwner::Unrelated if is_behind_ours || self.is_heard(&record) => {
-                self.take_record(now, record, place.said_at, None, effects);
-            }
-            RecordOwner::Unrelated => {}
-        }
-        false
-    }
-
-    /// Notes that history, or a frame without a new reply, shows the receipt of the turn's message.
-    pub(super) fn on_receipt_shown(&mut self, now: Timestamp) {
-        let Some(turn) = &mut self.turn else { return };
-        turn.on_found();
-        if turn.progress.acked_at.is_none() {
-            turn.progress.acked_at = Some(now);
-            let message = turn.message.id;
-            self.buffer.push(ConversationChange::Acked { message, at: now });
-        }
-    }
-
-    /// Returns whether the record is journaled, or may be older than the gap.
-    fn is_known(&self, record: &HistoryRecord, said_at: Option<Timestamp>, trust: PageTrust) -> bool {
-        let too_old = || {
-            let id = record.id.as_deref();
-            self.backfill.as_ref().is_some_and(|backfill| backfill.is_too_old(id, said_at))
-        };
-        record.id.as_deref().is_some_and(|id| self.dedup.contains(id))
-            || match trust {
-                PageTrust::All => false,
-                PageTrust::None => true,
-                PageTrust::Newer | PageTrust::Short => too_old(),
-            }
-    }
-}
-
-/// Returns an effect for each time of a record that is not plausible.
-fn far_off_times(
-    records: &[HistoryRecord],
-    said: &[Option<Timestamp>],
-) -> impl Iterator<Item = Effect> + use<> {
-    let far_off =
-        |(record, said): &(&HistoryRecord, &Option<Timestamp>)| said.is_none() && record.created_on.is_some();
-    let count = records.iter().zip(said).filter(far_off).count();
-    std::iter::repeat_with(|| Effect::FarOffTime).take(count)
-}
-
-/// Puts records into the order in which they were said, and returns their times. Pages are ordered, oldest first or
-/// newest first. One wrong time does not change the order.
-fn put_in_order(
-    records: &mut [HistoryRecord],
-    time: impl Fn(&HistoryRecord) -> Option<Timestamp>,
-) -> Vec<Option<Timestamp>> {
-    let mut times: Vec<_> = records.iter().map(time).collect();
-    let known: Vec<_> = times.iter().flatten().collect();
-    let pairs = || known.iter().zip(known.iter().skip(1));
-    if pairs().filter(|(a, b)| a > b).count() > pairs().filter(|(a, b)| a < b).count() {
-        records.reverse();
-        times.reverse();
-    }
-    times
 }

@@ -147,6 +147,7 @@ impl Machine {
             self.buffer.touch(now);
         } else {
             turn.follows = self.newest_reply;
+            turn.previous_sent_at = self.last_sent_at.replace(now);
             if let Some(backfill) = &mut self.backfill {
                 backfill.on_sent(turn.message.client_message_id);
             }

@@ -36,14 +36,22 @@ impl Machine {
         let follows = |record: &HistoryRecord| record.id.as_deref().map(Fingerprint::of) == turn.follows;
         let behind = turn.follows.and_then(|_| records.iter().rposition(follows));
         let from = behind.map_or(from, |at| from.max(at + 1));
-        let candidates = records.iter().zip(said).enumerate().skip(from).filter(|(_, (record, said_at))| {
-            record.from_user && record.user_msg_id.is_none() && said_at.is_none_or(|at| at >= earliest)
-        });
-        let distance = |said_at: &Option<Timestamp>| {
+        let distance = |said_at: &Option<Timestamp>, sent_at: Timestamp| {
             said_at.map_or(u64::MAX, |at| at.as_millis().abs_diff(sent_at.as_millis()))
         };
+        // A record that lies nearer to the sending of the message before is of that one.
+        let previous = turn.previous_sent_at.map(|at| self.platform_clock.of(at));
+        let is_previous = |said_at: &Option<Timestamp>| {
+            previous.is_some_and(|previous| distance(said_at, previous) < distance(said_at, sent_at))
+        };
+        let candidates = records.iter().zip(said).enumerate().skip(from).filter(|(_, (record, said_at))| {
+            record.from_user
+                && record.user_msg_id.is_none()
+                && said_at.is_none_or(|at| at >= earliest)
+                && !is_previous(said_at)
+        });
         let same_text = candidates.clone().filter(|(_, (record, _))| says(record, &turn.message.new.content));
-        let nearest = same_text.min_by_key(|(at, (_, said_at))| (distance(said_at), Reverse(*at)));
+        let nearest = same_text.min_by_key(|(at, (_, said_at))| (distance(said_at, sent_at), Reverse(*at)));
         let is_acked = turn.progress.acked_at.is_some();
         let may_be_any = is_acked && self.backfill.as_ref().is_some_and(|backfill| backfill.is_late_read());
         let mut places = candidates.map(|(at, _)| at);

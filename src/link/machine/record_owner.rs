@@ -1,6 +1,6 @@
 //! The records of history: the message that each one belongs to, and the reply that it becomes.
 
-use super::super::backfill_schedule::UserRecord;
+use super::super::backfill_schedule::{Backfill, UserRecord};
 use super::super::input::Effect;
 use super::super::open_streams::{JoinedReply, ReplyContext, ReplyStart};
 use super::super::platform_clock::PlatformClock;
@@ -73,7 +73,7 @@ impl Machine {
             return;
         }
         let gap = self.backfill.as_ref();
-        let ours = said_at.map(|at| self.platform_clock.ours(at));
+        let ours = said_at.and_then(|at| self.platform_clock.latest(at));
         if gap.is_none_or(|backfill| backfill.is_settled_before(ours)) {
             self.on_newest(record.id.as_deref(), said_at);
         }
@@ -120,6 +120,13 @@ impl Machine {
         }
     }
 
+    /// Returns whether the record is of the gap, by its position or its time.
+    pub(super) fn covers(&self, place: &RecordPlace) -> bool {
+        let covers_time =
+            |gap: &Backfill| gap.covers(place.said_at, place.behind_first, &self.platform_clock);
+        self.backfill.as_deref().is_some_and(|gap| place.in_gap || covers_time(gap))
+    }
+
     /// Decides the same for a record outside the open turn. It is a late reply of the previous turn if its position or
     /// its time says so, otherwise it is unsolicited.
     fn owner_before(&self, place: &RecordPlace) -> RecordOwner {
@@ -139,11 +146,7 @@ impl Machine {
         });
         if let Some(last) = last {
             RecordOwner::Reply(ReplyOwner { message: Some(last.message), correlation, late: true })
-        } else if self
-            .backfill
-            .as_ref()
-            .is_some_and(|backfill| place.in_gap || backfill.covers(place.said_at, place.behind_first))
-        {
+        } else if self.covers(place) {
             RecordOwner::Reply(ReplyOwner { message: None, correlation, late: false })
         } else {
             RecordOwner::Unrelated

@@ -68,13 +68,23 @@ impl World {
         if !self.has_place() {
             return;
         }
-        let unstored = self.delivered.iter().filter(|id| !self.truth.replies.contains_key(*id));
+        // Of a repeat, the first frame may have come before the bridge had a place to read from.
+        let is_repeat =
+            |id: &str| self.platform.replies().any(|(of, at, _)| of == id && at < self.connected_at);
+        let unstored =
+            self.delivered.iter().filter(|id| !self.truth.replies.contains_key(*id) && !is_repeat(id));
         self.missed.extend(unstored.cloned());
     }
 
-    /// Returns whether the newest page of that time may lack the start of a gap that begins with no reply.
+    /// Returns whether the newest page of that time may lack the start of a gap that begins with no reply. Or it may
+    /// have a reply that nothing places before or behind that start.
     fn may_be_short(&self, at: Timestamp, reason: GapReason) -> bool {
-        reason == GapReason::HistoryTooShort && self.platform.remembered_before(at.as_millis()) > PAGE
+        let is_untold = |(id, said_at, _): (&str, u64, u64)| {
+            said_at < at.as_millis() && self.truth.told_at.get(id).is_none_or(|told_at| *told_at > at)
+        };
+        reason == GapReason::HistoryTooShort
+            && (self.platform.remembered_before(at.as_millis()) > PAGE
+                || self.platform.replies().any(is_untold))
     }
 
     /// Checks that each missed reply is in the journal, or covered by a gap. This holds for all replies before the

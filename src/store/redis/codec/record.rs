@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CorruptData, id, is_default};
 use crate::domain::{
-    Callback, ConversationRecord, Fingerprint, LastTurn, LateReplies, RateWindow, RecentReplies, Timestamp,
-    TraceId,
+    Callback, ConversationRecord, Fingerprint, FirstGap, LastTurn, LateReplies, RateWindow, RecentReplies,
+    Timestamp, TraceId,
 };
 
 const WHAT: CorruptData = CorruptData("the record of a conversation");
@@ -30,6 +30,9 @@ struct StoredRecord<'a> {
     context: Option<Cow<'a, str>>,
     #[serde(rename = "p", borrow, default, skip_serializing_if = "Option::is_none")]
     last_platform_message: Option<Cow<'a, str>>,
+    /// The time and the message's number.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    first_gap: Option<(u64, Option<u64>)>,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     said_at: Option<u64>,
     /// Eight bytes each, big-endian, in Base64: half the size of their digits.
@@ -80,6 +83,7 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
         session_done: record.session_done.map(|id| Cow::Owned(id.to_string())),
         context: record.context.map(|id| Cow::Owned(id.to_string())),
         last_platform_message: record.last_platform_message.as_deref().map(Cow::Borrowed),
+        first_gap: record.first_gap.map(|gap| (gap.since.as_millis(), gap.own)),
         said_at: record.said_at.map(Timestamp::as_millis),
         recent: Cow::Owned(URL_SAFE_NO_PAD.encode(recent)),
         session_id: record.session_id.as_deref().map(Cow::Borrowed),
@@ -139,6 +143,9 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
         session_done: stored.session_done.map(|text| id(&text)).transpose()?,
         context: stored.context.map(|text| id(&text)).transpose()?,
         last_platform_message: stored.last_platform_message.map(Into::into),
+        first_gap: stored
+            .first_gap
+            .map(|(since, own)| FirstGap { since: Timestamp::from_millis(since), own }),
         said_at: stored.said_at.map(Timestamp::from_millis),
         recent,
         session_id: stored.session_id.map(Into::into),

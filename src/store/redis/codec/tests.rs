@@ -10,10 +10,10 @@ use super::*;
 use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
-    DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
-    JsonObject, LastTurn, LateReplies, MediaKind, Message, MessageContent, MessageEvent, NewDelivery,
-    NewMessage, Problem, ProblemKind, QuietSource, QuietWait, Reply, ReplyChoice, ReplyMedia, ResendPolicy,
-    SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId, UserProfile,
+    DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, FirstGap, GapReason,
+    JournalEntry, JsonObject, LastTurn, LateReplies, MediaKind, Message, MessageContent, MessageEvent,
+    NewDelivery, NewMessage, Problem, ProblemKind, QuietSource, QuietWait, Reply, ReplyChoice, ReplyMedia,
+    ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules, UserDetails, UserId, UserProfile,
 };
 use crate::store::redis::netstring;
 
@@ -205,6 +205,7 @@ fn entries() -> impl Strategy<Value = JournalEntry> {
 fn records() -> impl Strategy<Value = ConversationRecord> {
     let callback = (".{1,20}", prop::option::of(".{1,8}"))
         .prop_map(|(url, signer)| Callback { url: url.into(), signer: signer.map(Into::into) });
+    let first_gap = (times(), any::<Option<u64>>()).prop_map(|(since, own)| FirstGap { since, own });
     let last_turn = (
         ids(),
         times(),
@@ -223,13 +224,18 @@ fn records() -> impl Strategy<Value = ConversationRecord> {
     (
         (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of((ids(), ids())), boxed()),
         (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
-        (prop::option::of(times()), prop::option::of(times()), prop::collection::vec(times(), 0..60)),
+        (
+            prop::option::of(first_gap),
+            prop::option::of(times()),
+            prop::option::of(times()),
+            prop::collection::vec(times(), 0..60),
+        ),
     )
         .prop_map(
             |(
                 ((epoch, seq, write), connected_at, messages, last_platform_message),
                 (recent, session_id, last_turn, agent),
-                (said_at, blocked_until, sends),
+                (first_gap, said_at, blocked_until, sends),
             )| ConversationRecord {
                 epoch,
                 seq,
@@ -238,6 +244,7 @@ fn records() -> impl Strategy<Value = ConversationRecord> {
                 session_done: messages.map(|(done, _)| done),
                 context: messages.map(|(_, context)| context),
                 last_platform_message,
+                first_gap,
                 said_at,
                 recent: recent.into_iter().map(Fingerprint::from_bits).collect(),
                 session_id,
