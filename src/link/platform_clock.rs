@@ -20,7 +20,7 @@ impl PlatformClock {
     /// The most that a time may differ from the usual lead.
     pub(crate) const SKEW: Duration = Duration::from_mins(1);
     const KEPT: usize = 5;
-    /// The least number of frames that tell the lead. So one odd frame changes nothing.
+    /// The least number of frames that agree on the lead. So a few odd frames change nothing.
     const TRUSTED: usize = 3;
     /// An older time cannot be that of a frame that just arrived.
     const AGE_MAX: Duration = Duration::from_hours(24);
@@ -68,19 +68,23 @@ impl PlatformClock {
         Duration::from_secs(if self.knows_lead() { 1 } else { 5 })
     }
 
-    const fn knows_lead(&self) -> bool {
-        self.count >= Self::TRUSTED
+    fn knows_lead(&self) -> bool {
+        self.usual_lead().is_some()
     }
 
     fn lead(&self) -> i64 {
-        if !self.knows_lead() {
-            return 0;
-        }
+        self.usual_lead().unwrap_or_default()
+    }
+
+    /// Returns the lead that enough frames agree on.
+    fn usual_lead(&self) -> Option<i64> {
         let mut leads = self.leads;
-        let known = leads.get_mut(..self.count.min(Self::KEPT)).unwrap_or_default();
+        let known = leads.get_mut(..self.count.min(Self::KEPT))?;
         known.sort_unstable();
         // A delay makes a lead seem smaller. Half of the frames are not delayed.
-        known.get((known.len() - 1) / 2).copied().unwrap_or_default()
+        let lead = *known.get(known.len().checked_sub(1)? / 2)?;
+        let agrees = |other: &&i64| u128::from(other.abs_diff(lead)) <= Self::SKEW.as_millis();
+        (known.iter().filter(agrees).count() >= Self::TRUSTED).then_some(lead)
     }
 }
 
@@ -104,6 +108,19 @@ mod tests {
             assert_eq!(slow.observe(NOW - HOUR, NOW), Some(NOW - HOUR), "a frame may be late");
         }
         assert_eq!((slow.of(NOW), slow.ours(NOW - HOUR)), (NOW - HOUR, NOW));
+    }
+
+    #[test]
+    fn lead_needs_three_frames_that_agree() {
+        let odd = NOW + Duration::from_mins(10);
+        for frames in [&[NOW, odd, odd][..], &[odd, NOW, odd - HOUR]] {
+            let mut clock = PlatformClock::default();
+            for at in frames {
+                clock.observe(*at, NOW);
+            }
+            assert_eq!((clock.of(NOW), clock.latest(NOW)), (NOW, None), "{frames:?}");
+            assert!(clock.earliest(NOW) <= NOW - HOUR);
+        }
     }
 
     #[test]

@@ -113,6 +113,24 @@ fn resend_waits_for_the_send_rate() {
 }
 
 #[test]
+fn message_that_is_acked_before_its_resend_is_not_sent_again() {
+    let mut bench = Bench::with(|bot| {
+        bot.user_rate_per_minute = 1;
+        bot.welcome = Duration::ZERO;
+        bot.deadline = ms(90_000);
+        bot.history = false;
+    });
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
+    bench.give(Input::Connected);
+    bench.lose(1006);
+    bench.reconnect();
+    // The turn has given up on the first sending, and waits for the send rate.
+    bench.ack(&message);
+    bench.idle(2);
+    assert_eq!((bench.sends.len(), bench.end()), (1, (0, "no-reply")));
+}
+
+#[test]
 fn message_that_history_shows_before_its_resend_is_not_sent_again() {
     let mut bench = Bench::with(|bot| {
         bot.user_rate_per_minute = 1;

@@ -14,7 +14,7 @@ use fastrand::Rng;
 use rtm_bridge::config::{BotConfig, BotWebhookConfig, QuietRule};
 use rtm_bridge::domain::{
     AcceptedMessage, Correlation, DeliveryKind, GapReason, Message, MessageContent, MessageEvent, MessageId,
-    NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
+    NewMessage, Reply, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, Effect, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rhythm::SharedRhythm;
@@ -160,7 +160,8 @@ pub(super) struct World {
     ends: HashMap<MessageId, Message>,
     ended_here: Vec<MessageId>,
     proved: HashSet<u64>,
-    delivered: HashSet<Box<str>>,
+    /// The whole replies that this owner heard, and when it heard each one first.
+    delivered: HashMap<Box<str>, u64>,
     /// The last step that sent a message, and the first that delivered a reply, over all lives.
     sends: HashMap<MessageId, SentMessage>,
     first_heard: HashMap<Box<str>, u64>,
@@ -265,7 +266,7 @@ impl World {
             ends: HashMap::new(),
             ended_here: Vec::new(),
             proved: HashSet::new(),
-            delivered: HashSet::new(),
+            delivered: HashMap::new(),
             sends: HashMap::new(),
             first_heard: HashMap::new(),
             heard_on: HashMap::new(),
@@ -375,7 +376,7 @@ impl World {
         for message in self.truth.ended.values() {
             self.check_replies(message)?;
         }
-        for id in &self.delivered {
+        for id in self.delivered.keys() {
             if !self.truth.replies.contains_key(id) && !self.truth.lossy {
                 return Err(format!("{id} was heard and is not in the journal"));
             }
@@ -698,7 +699,7 @@ impl World {
         self.heard_in.entry(id.clone()).or_insert(self.life);
         self.first_heard.entry(id.clone()).or_insert(self.steps + 1);
         if response.stream.as_ref().is_none_or(|stream| stream.last) {
-            self.delivered.insert(id.clone());
+            self.delivered.entry(id.clone()).or_insert(self.now);
         }
     }
 
@@ -712,6 +713,8 @@ impl World {
         let now = Timestamp::from_millis(self.now);
         let input_text = self.trace.is_some().then(|| tell_input(&input));
         let is_tick = matches!(input, Input::Tick);
+        // Neither a tick nor a late answer of history begins anything at rest.
+        let stays_at_rest = is_tick || matches!(input, Input::History(_));
         self.hash = mix(self.hash, self.now ^ kind(&input));
         let mut effects = Vec::new();
         if self.lease.known != self.lease.valid {
@@ -730,7 +733,7 @@ impl World {
         if effects.len() > MOST_EFFECTS {
             return Err(format!("{} effects in one step", effects.len()));
         }
-        self.rested = effects.is_empty() && self.rested && is_tick;
+        self.rested = effects.is_empty() && self.rested && stays_at_rest;
         self.effects.extend(effects);
         if self.performs {
             // As in the driver, the effects of an effect come after the others.
@@ -783,7 +786,9 @@ impl World {
         }
         self.check_receipt(message)?;
         let Some(&SentMessage { step: sent, .. }) = self.sends.get(&id) else { return Ok(()) };
-        for reply in message.progress.replies.iter().filter(|reply| !reply.late) {
+        // An echo may be of an earlier sending, whose mark the store lost.
+        let is_joined = |reply: &&Arc<Reply>| !reply.late && reply.correlation != Correlation::Exact;
+        for reply in message.progress.replies.iter().filter(is_joined) {
             // A reply that only an earlier owner heard comes from history without its start.
             let id_heard =
                 reply.message_id.as_ref().filter(|id| self.heard_in.get(id.as_ref()) == Some(&self.life));

@@ -138,11 +138,9 @@ impl Machine {
     }
 
     fn on_ack(&mut self, now: Timestamp, reply_to: Option<u64>) {
-        let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
-        if reply_to == Some(turn.message.client_message_id) && turn.progress.acked_at.is_none() {
-            turn.progress.acked_at = Some(now);
-            let message = turn.message.id;
-            self.buffer.push(ConversationChange::Acked { message, at: now });
+        let is_acked = |turn: &Turn| turn.went_out() && reply_to == Some(turn.message.client_message_id);
+        if self.turn.as_deref().is_some_and(is_acked) {
+            self.on_receipt_shown(now);
         }
     }
 

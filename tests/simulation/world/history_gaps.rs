@@ -70,9 +70,9 @@ impl World {
         }
         // Of a repeat, the first frame may have come before the bridge had a place to read from.
         let is_repeat =
-            |id: &str| self.platform.replies().any(|(of, at, _)| of == id && at < self.connected_at);
-        let unstored =
-            self.delivered.iter().filter(|id| !self.truth.replies.contains_key(*id) && !is_repeat(id));
+            |id: &str, heard: u64| self.platform.replies().any(|(of, at, _)| of == id && at < heard);
+        let heard = self.delivered.iter().filter(|(id, heard)| !is_repeat(id, **heard));
+        let unstored = heard.map(|(id, _)| id).filter(|id| !self.truth.replies.contains_key(*id));
         self.missed.extend(unstored.cloned());
     }
 
