@@ -3,7 +3,7 @@
 //! Changes during a write go together into the next one, so a busy conversation costs no more round trips than a
 //! quiet one. A change counts as done when the store has confirmed it. Acks and records may wait a moment to travel
 //! with other changes. The changes that wait for an unavailable store have a bound ([`WriteBuffer::is_full`]), at
-//! which their socket is abandoned. During a write the socket is read only up to a sixteenth of it
+//! which their socket is abandoned. During a write the socket is read only until a short next write is full
 //! ([`WriteBuffer::is_crowded`]), so a bot that says much waits instead.
 
 mod pending_changes;
@@ -260,7 +260,7 @@ impl WriteBuffer {
         self.pending.all()
     }
 
-    /// Returns whether the waiting changes have reached a sixteenth of their bound.
+    /// Returns whether no further frame should be read before a write.
     pub(crate) const fn is_crowded(&self) -> bool {
         self.pending.is_crowded()
     }

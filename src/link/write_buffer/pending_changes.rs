@@ -8,6 +8,12 @@ pub(super) const MAX_CHANGES: usize = 1000;
 /// The most bytes of them by [`weight`].
 pub(super) const MAX_WEIGHT: usize = 4 * 1024 * 1024;
 
+/// The number of changes at which no further frame is read before a write. A write is short, because Redis serves no
+/// other conversation meanwhile.
+pub(super) const CROWDED_CHANGES: usize = 16;
+/// The same in bytes.
+pub(super) const CROWDED_WEIGHT: usize = 32 * 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct PendingChanges {
     changes: Vec<ConversationChange>,
@@ -52,7 +58,7 @@ impl PendingChanges {
 
     /// Returns whether no further frame should be read before a write.
     pub(super) const fn is_crowded(&self) -> bool {
-        self.changes.len() >= MAX_CHANGES / 16 || self.weight >= MAX_WEIGHT / 16
+        self.changes.len() >= CROWDED_CHANGES || self.weight >= CROWDED_WEIGHT
     }
 
     /// Returns whether these changes and the others have reached the bound together.

@@ -1,4 +1,4 @@
-use super::pending_changes::{MAX_CHANGES, MAX_WEIGHT};
+use super::pending_changes::{CROWDED_CHANGES, CROWDED_WEIGHT, MAX_CHANGES, MAX_WEIGHT};
 use super::*;
 use crate::domain::fixtures::{new_delivery, raw_json, sandbox_conversation};
 use crate::domain::{DeliveryKind, MessageId, NewDelivery};
@@ -132,13 +132,15 @@ fn waiting_changes_are_bounded_by_number_and_weight() {
     let mut buffer = WriteBuffer::new(ConversationRecord::default());
     for count in 1..MAX_CHANGES {
         buffer.append(at(1), EntryBody::Platform(raw_json("{}")));
-        assert_eq!(buffer.is_crowded(), count >= MAX_CHANGES / 16);
+        assert_eq!(buffer.is_crowded(), count >= CROWDED_CHANGES);
     }
     assert!(!buffer.is_full());
     buffer.append(at(1), EntryBody::Platform(raw_json("{}")));
     assert!(buffer.is_full());
     buffer.next_write(at(1)).unwrap();
-    assert!(!buffer.is_full());
+    assert!(!buffer.is_full() && !buffer.is_crowded());
+    buffer.append(at(1), EntryBody::Platform(raw_json(&format!("\"{}\"", "x".repeat(CROWDED_WEIGHT)))));
+    assert!(!buffer.is_full() && buffer.is_crowded(), "one long reply fills a write");
     buffer.append(at(1), EntryBody::Platform(raw_json(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
     assert!(buffer.is_full());
 }
