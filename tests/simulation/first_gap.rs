@@ -165,16 +165,6 @@ fn gap_that_was_told_is_not_read_by_the_next_owner() {
     assert_eq!((gaps(&bench), bench.record().first_gap), (vec![GapReason::HistoryTooShort], None));
 }
 
-#[test]
-fn reads_continue_behind_the_message_of_ours_with_which_the_gap_begins() {
-    let (mut bench, first) = unanswered();
-    bench.give(Input::Connected);
-    bench.history(vec![incoming(&first), said_at("ms-1", Timestamp::default())]);
-    assert_eq!(replies(&bench), ["ms-1"]);
-    bench.pass(ms(3000));
-    assert_eq!(reads(&bench), [None, Some("user-1")], "a newest page could be too short by now");
-}
-
 /// Reads these records twice, and returns the gaps.
 fn gaps_after(records: impl Fn(&Bench, &AcceptedMessage) -> Vec<HistoryRecord>) -> Vec<GapReason> {
     let (mut bench, first) = unanswered();

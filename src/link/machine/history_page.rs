@@ -77,13 +77,9 @@ impl Machine {
             return;
         }
         let trust = if asked { self.judge_page(now, &page, &said, &marks) } else { PageTrust::All };
-        let Some(backfill) = &mut self.backfill else { return };
+        let Some(backfill) = &self.backfill else { return };
         let user_message = if asked { backfill.user_message() } else { None };
         let reads_inside = asked && backfill.reads_inside();
-        if asked && let Some(start) = marks.begin_at.and_then(|at| page.records.get(at)?.id.clone()) {
-            // Behind it, no reply of the gap is missed by a newest page that is too short.
-            backfill.on_start_shown(start);
-        }
         let is_found = marks.own_at.is_some() || user_message == Some(UserRecord(own));
         if !is_found && trust != PageTrust::None {
             let from = marks.known_at.map_or(0, |at| at + 1);

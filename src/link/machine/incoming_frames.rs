@@ -138,7 +138,8 @@ impl Machine {
     }
 
     fn on_ack(&mut self, now: Timestamp, reply_to: Option<u64>) {
-        let is_acked = |turn: &Turn| turn.went_out() && reply_to == Some(turn.message.client_message_id);
+        let is_out = |turn: &Turn| turn.is_open() || turn.went_out() && !turn.ends_session();
+        let is_acked = |turn: &Turn| is_out(turn) && reply_to == Some(turn.message.client_message_id);
         if self.turn.as_deref().is_some_and(is_acked) {
             self.on_receipt_shown(now);
         }
