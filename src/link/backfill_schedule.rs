@@ -278,8 +278,8 @@ impl Backfill {
     }
 
     /// Judges by a page how far history reaches. `knows_before` says that the page holds a message from before the gap,
-    /// and `is_old` that it holds one that is too old. `is_whole` says that it holds the user's last message, or all of
-    /// history.
+    /// and `is_old` that it holds one that is too old. `is_whole` says that it holds all of history, or a message of the
+    /// user that is not behind the start of the gap.
     #[expect(clippy::fn_params_excessive_bools, reason = "the four facts of a page, each independent")]
     pub(crate) fn on_reach(
         &mut self,

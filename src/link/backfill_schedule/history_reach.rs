@@ -39,7 +39,8 @@ impl HistoryReach {
         }
     }
 
-    /// Returns the state after the newest page if the gap has no start, and the page lacks the user's last message.
+    /// Returns the state after a page that shows that history is too short. The newest page shows it if it lacks the start
+    /// of a gap without a known reply. An empty page shows it if the page before it promised more for the second time.
     pub(super) const fn after_short_page(self) -> (Self, PageTrust) {
         (Self::Short, if matches!(self, Self::Short) { PageTrust::All } else { PageTrust::Short })
     }

@@ -8,8 +8,8 @@
 //!
 //! A turn whose link was lost waits for the backfill. A turn without a reply for `stuck_after` triggers a single read.
 //!
-//! Foreign messages of the user are left alone. The number of an ended message is not kept, so the machine cannot tell
-//! its own messages from those of the user's other sessions.
+//! Foreign messages of the user are left alone. Only the number of the last ended message is kept, so the machine cannot
+//! tell its earlier messages from those of the user's other sessions.
 
 use super::super::backfill_schedule::{Backfill, BackfillStep, GapCause};
 use super::super::input::{Effect, HistoryFailure};
